@@ -1,0 +1,63 @@
+"""The command line: `keras-wd` and `python -m keras_wd`."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from keras_wd.errors import did_you_mean
+
+# Name: (module with `main(arguments) -> exit status`, what it does).
+COMMANDS = {
+    "train": ("keras_wd.study.train", "Train a network with a weight decay."),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; return the exit status, 2 for a mistake in usage.
+
+    Args:
+        arguments: what follows the name of the program; `sys.argv[1:]` if
+            None.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(_usage())
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command not in COMMANDS:
+        hint = did_you_mean(command, COMMANDS)
+        return _fail(
+            "keras-wd",
+            f"there is no command {command!r}. Choose one of: "
+            f"{', '.join(COMMANDS)}{hint}",
+        )
+    # TensorFlow reads these when it is first used. Its operations must give
+    # the same bits every time for a resumed run to equal another.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+    from keras_wd.study.errors import UsageError
+
+    module, _ = COMMANDS[command]
+    try:
+        return importlib.import_module(module).main(rest)
+    except UsageError as error:
+        return _fail(f"keras-wd {command}", str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _usage() -> str:
+    lines = ["usage: keras-wd COMMAND [--flag=value ...]", "", "Commands:"]
+    lines += [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
+    lines += ["", "keras-wd COMMAND --help lists the flags of a command."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

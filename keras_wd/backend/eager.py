@@ -1,0 +1,25 @@
+"""Backends that run operation by operation and change tensors in place."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def concrete_value(variable: keras.Variable) -> np.ndarray:
+    """The value a variable holds now."""
+    return ops.convert_to_numpy(variable)
+
+
+def snapshot(variable: keras.Variable):
+    """A copy of the variable's value that an update in place spares."""
+    return ops.copy(ops.convert_to_tensor(variable))
+
+
+def replica_count() -> int:
+    """One process, one replica."""
+    return 1
+
+
+def tracing_for_xla() -> bool:
+    """Operations run one by one."""
+    return False

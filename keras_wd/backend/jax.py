@@ -1,0 +1,25 @@
+"""What is particular to JAX."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def concrete_value(variable: keras.Variable) -> np.ndarray:
+    """The value a variable holds now."""
+    return np.asarray(variable.value)
+
+
+def snapshot(variable: keras.Variable):
+    """A tensor of the variable's value; arrays are immutable."""
+    return ops.convert_to_tensor(variable)
+
+
+def replica_count() -> int:
+    """One: sharded programs see the gradient of the whole batch."""
+    return 1
+
+
+def tracing_for_xla() -> bool:
+    """JAX compiles everything with XLA."""
+    return True

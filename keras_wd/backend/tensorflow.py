@@ -1,0 +1,31 @@
+"""What is particular to TensorFlow."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from tensorflow.python.ops import control_flow_util
+
+
+def concrete_value(variable: keras.Variable) -> np.ndarray:
+    """The value a variable holds now, also while a function is traced."""
+    with tf.init_scope():
+        return ops.convert_to_numpy(variable)
+
+
+def snapshot(variable: keras.Variable):
+    """A tensor of the variable's value that a later assignment spares."""
+    return ops.convert_to_tensor(variable)
+
+
+def replica_count() -> int:
+    """How many replicas add up their gradients."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def tracing_for_xla() -> bool:
+    """Whether the operations being traced will be fused by XLA."""
+    # TensorFlow marks the graphs of `jit_compile=True` functions with an XLA
+    # control flow context and offers no public way to ask for it.
+    graph = tf.compat.v1.get_default_graph()
+    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))

@@ -1,0 +1,51 @@
+"""Constraints: projections that Keras applies after every step."""
+
+import keras
+
+from keras_wd.errors import check_axis
+from keras_wd.errors import check_number
+from keras_wd.ops import project_to_sphere
+
+
+@keras.saving.register_keras_serializable("keras_wd.constraints")
+class FixedNorm(keras.constraints.Constraint):
+    """Keep every unit on a sphere: `w_unit <- radius * w_unit / |w_unit|`.
+
+    For weights that a normalization follows this changes no output and makes
+    the learning rate the effective learning rate: the decay of such weights
+    has nothing left to do. The projection is idempotent. A unit at exactly
+    zero has no direction and stays zero.
+
+    Args:
+        axis: the axis (or axes) that number the units; all other axes belong
+            to a unit. -1 is right for a Dense kernel `(fan_in, units)` and a
+            Conv2D kernel `(height, width, channels_in, units)`, (-2, -1) for
+            a DepthwiseConv2D kernel; None fixes the norm of the whole kernel.
+        radius: the norm of every unit, > 0.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> import keras
+    >>> from keras_wd import constraints
+    >>> constraint = constraints.FixedNorm(radius=2.0)
+    >>> w = constraint(keras.ops.array([[3.0], [4.0]]))
+    >>> [round(float(x), 4) for x in w[:, 0]]
+    [1.2, 1.6]
+
+    Source: van Laarhoven, 2017, "L2 Regularization versus Batch and Weight
+    Normalization", normalizing the weights after every step.
+    """
+
+    def __init__(
+        self, axis: int | tuple[int, ...] | None = -1, radius: float = 1.0
+    ):
+        self.axis = check_axis("axis", axis, none=True)
+        self.radius = check_number("radius", radius, above=0)
+
+    def __call__(self, value):
+        return project_to_sphere(value, radius=self.radius, axis=self.axis)
+
+    def get_config(self) -> dict:
+        axis = list(self.axis) if isinstance(self.axis, tuple) else self.axis
+        return {"axis": axis, "radius": self.radius}

@@ -1,0 +1,161 @@
+"""The abstract rule: what happens to a weight, how strongly, and where."""
+
+import abc
+import re
+from collections.abc import Container
+from collections.abc import Sequence
+
+import keras
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_wd import where as selections
+from keras_wd.errors import check_choice
+from keras_wd.schedules import check_rate
+from keras_wd.schedules import deserialize_rate
+from keras_wd.schedules import serialize_rate
+
+COUPLINGS = ("coupled", "decoupled", "independent")
+
+
+class Decay(abc.ABC):
+    """What happens to the selected weights at every update.
+
+    A decay is a recipe without state: `WeightDecay` resolves it when it is
+    built and holds the rate that is in force. With `w-` the weights before
+    the inner step and `w+` after it:
+
+        decoupled    w <- shrink(w+, w-, s) with s = learning rate * rate
+        independent  w <- shrink(w+, w-, s) with s = rate
+        coupled      the inner optimizer sees gradient + rate * gradient of
+                     the penalty
+
+    A new rule defines `shrink`, `gradient` and `penalty`, and `get_config` if
+    it has arguments of its own. Lists run over the selected variables, in the
+    order of `select`; tensors are float32 (float64 for float64 variables).
+
+    Args:
+        weight_decay: the rate, a number >= 0 or any Keras
+            `LearningRateSchedule` of the optimizer's iterations.
+        where: which variables, a selection from `keras_wd.where`;
+            `kernels()` if None.
+        coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        name: the name of the rate in logs; made from the class if None.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    # Whether `shrink` reads the weights before the step. Reading them costs a
+    # pass over memory in programs that are not fused.
+    needs_previous = True
+    couplings = COUPLINGS
+
+    def __init__(
+        self,
+        weight_decay: float | LearningRateSchedule,
+        where: selections.Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+    ):
+        self.weight_decay = check_rate("weight_decay", weight_decay)
+        if where is None:
+            where = selections.kernels()
+        self.where = selections.check_selection("where", where)
+        self.coupling = check_choice("coupling", coupling, self.couplings)
+        self.name = name or _snake_case(type(self).__name__)
+
+    def select(self, variables: Sequence[keras.Variable]) -> list[int]:
+        """Positions of the variables this decay acts on, in its order."""
+        return selections.selected_indices(self.where, variables)
+
+    def check(self, variables: Sequence[keras.Variable]) -> None:
+        """Refuse selected variables on which this decay cannot act."""
+
+    def restrict(
+        self, positions: Sequence[int], reached: Container[int]
+    ) -> list[int]:
+        """The selected positions that have a gradient in this step."""
+        return [position for position in positions if position in reached]
+
+    @abc.abstractmethod
+    def shrink(self, weights: list, previous: list, strength) -> list:
+        """The weights after a decoupled step; unchanged at strength zero.
+
+        Args:
+            weights: tensors after the inner step.
+            previous: tensors before it; an empty list if `needs_previous`
+                is False.
+            strength: scalar tensor >= 0.
+        """
+
+    @abc.abstractmethod
+    def gradient(self, weights: list) -> list:
+        """The gradient of the penalty at rate one, finite everywhere."""
+
+    @abc.abstractmethod
+    def penalty(self, weights: list):
+        """The penalty at rate one, a scalar tensor."""
+
+    def get_config(self) -> dict:
+        """The constructor's arguments as plain Python."""
+        return {
+            "weight_decay": serialize_rate(self.weight_decay),
+            "where": keras.saving.serialize_keras_object(self.where),
+            "coupling": self.coupling,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Decay":
+        """The inverse of `get_config`."""
+        config = dict(config)
+        config["weight_decay"] = deserialize_rate(config["weight_decay"])
+        if isinstance(config.get("where"), dict):
+            config["where"] = keras.saving.deserialize_keras_object(
+                config["where"]
+            )
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(
+            f"{name}={getattr(self, name)!r}" for name in self.get_config()
+        )
+        return f"{type(self).__name__}({arguments})"
+
+
+class SeparableDecay(Decay):
+    """A decay that treats every variable by itself, with a penalty per one.
+
+    A subclass defines `shrink_one`, `gradient_one` and `penalty_one` for a
+    single tensor.
+    """
+
+    def shrink(self, weights: list, previous: list, strength) -> list:
+        if not previous:
+            previous = weights
+        return [
+            self.shrink_one(w, before, strength)
+            for w, before in zip(weights, previous, strict=True)
+        ]
+
+    def gradient(self, weights: list) -> list:
+        return [self.gradient_one(w) for w in weights]
+
+    def penalty(self, weights: list):
+        return sum(self.penalty_one(w) for w in weights)
+
+    @abc.abstractmethod
+    def shrink_one(self, weight, previous, strength):
+        """The weight after a decoupled step."""
+
+    @abc.abstractmethod
+    def gradient_one(self, weight):
+        """The gradient of the penalty at rate one."""
+
+    @abc.abstractmethod
+    def penalty_one(self, weight):
+        """The penalty at rate one."""
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

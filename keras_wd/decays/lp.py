@@ -1,0 +1,231 @@
+"""Decays of the p-norms: the penalty is `(rate / p) * sum |w|^p`."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_wd import backend
+from keras_wd import where as selections
+from keras_wd.decays.decay import SeparableDecay
+from keras_wd.errors import check_number
+from keras_wd.ops import lp_gradient
+from keras_wd.ops import lp_penalty
+from keras_wd.ops import lp_shrink
+from keras_wd.ops import prox_lp
+from keras_wd.ops import soft_threshold
+
+
+@keras.saving.register_keras_serializable("keras_wd.decays")
+class L2(SeparableDecay):
+    """Weight decay: `w <- w+ - s * w-`, exactly Keras's own decoupled decay.
+
+    Penalty: `(rate / 2) * sum w^2`.
+
+    Convention: with `coupling="decoupled"`, `s = learning_rate * rate`
+    (Keras, PyTorch); with `"independent"`, `s = rate` (Loshchilov and Hutter,
+    TensorFlow Addons); with `"coupled"` the gradient gets `rate * w`, which
+    is half of what `keras.regularizers.L2(rate)` adds: that has no 1/2.
+
+    Args:
+        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        where: which variables; `kernels()` if None. Any shape.
+        coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        name: the name of the rate in logs.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> import keras
+    >>> from keras_wd import decays, optimizers
+    >>> optimizer = optimizers.WeightDecay(
+    ...     keras.optimizers.Adam(1e-3), decays.L2(0.004)
+    ... )
+
+    Source: Loshchilov and Hutter, 2019, "Decoupled Weight Decay
+    Regularization", algorithm 2; the three mechanisms it acts by: Zhang et
+    al., 2019, "Three Mechanisms of Weight Decay Regularization".
+    """
+
+    def shrink_one(self, weight, previous, strength):
+        return weight - strength * previous
+
+    def gradient_one(self, weight):
+        return weight
+
+    def penalty_one(self, weight):
+        return lp_penalty(weight, 2)
+
+
+@keras.saving.register_keras_serializable("keras_wd.decays")
+class L1(SeparableDecay):
+    """Soft threshold: `w <- sign(w+) * max(|w+| - s, 0)`, with exact zeros.
+
+    Penalty: `rate * sum |w|`; the step is its exact proximal operator. With
+    momentum or an adaptive optimizer a zero may move again at the next step.
+
+    Convention: `s = learning_rate * rate` (`"decoupled"`) or `s = rate`
+    (`"independent"`); `"coupled"` adds `rate * sign(w)` to the gradient, as
+    `keras.regularizers.L1(rate)` does, and never gives exact zeros.
+
+    Args:
+        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        where: which variables; `kernels()` if None. Any shape.
+        coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        name: the name of the rate in logs.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> import keras
+    >>> from keras_wd import decays, optimizers
+    >>> optimizer = optimizers.WeightDecay(
+    ...     keras.optimizers.SGD(0.1), decays.L1(1e-4)
+    ... )
+
+    Source: Daubechies, Defrise and De Mol, 2004, iterative soft thresholding.
+    """
+
+    needs_previous = False
+
+    def shrink_one(self, weight, previous, strength):
+        return soft_threshold(weight, strength)
+
+    def gradient_one(self, weight):
+        return ops.sign(weight)
+
+    def penalty_one(self, weight):
+        return lp_penalty(weight, 1)
+
+
+class _PowerDecay(SeparableDecay):
+    """A decay with an exponent p."""
+
+    def __init__(
+        self,
+        weight_decay: float | LearningRateSchedule,
+        p: float,
+        where: selections.Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+    ):
+        super().__init__(weight_decay, where, coupling, name)
+        self.p = self._check_p(p)
+
+    @staticmethod
+    def _check_p(p):
+        return check_number("p", p, above=0)
+
+    def gradient_one(self, weight):
+        return lp_gradient(weight, self.p, backend.tracing_for_xla())
+
+    def penalty_one(self, weight):
+        return lp_penalty(weight, self.p)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "p": self.p}
+
+
+@keras.saving.register_keras_serializable("keras_wd.decays")
+class Lp(_PowerDecay):
+    """Decoupled decay for any p-norm: `w <- w+ X / (X + s)`, X = |w-|^(2-p).
+
+    At p = 2 this is `w+ / (1 + s)`. For p < 1 small weights fall to zero
+    faster and faster and most of a network ends there (below 1e-13, not by a
+    threshold); 1 < p < 2 shrinks gently without exact zeros.
+
+    Penalty: `(rate / p) * sum |w|^p`, so that every p reads like weight decay;
+    `lambda_p` of the authors' code is `rate / p`.
+
+    Convention: `s = learning_rate * rate` (`"decoupled"`) or `s = rate`
+    (`"independent"`); `"coupled"` adds `rate * sign(w) |w|^(p-1)` to the
+    gradient (0 at w = 0), which never becomes sparse and diverges easily for
+    p < 1.
+
+    Zero is absorbing for p < 2: a weight at exactly 0 stays there, so a
+    variable that is all zero when the optimizer is built is refused.
+
+    Args:
+        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        p: exponent > 0.
+        where: which variables; `kernels()` if None. Any shape.
+        coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        name: the name of the rate in logs.
+
+    Raises:
+        ValueError: if an argument is out of range; when the optimizer is
+            built, if p < 2 and a selected variable is all zero.
+
+    >>> import keras
+    >>> from keras_wd import decays, optimizers
+    >>> optimizer = optimizers.WeightDecay(
+    ...     keras.optimizers.Adam(1e-3), decays.Lp(1e-2, p=0.8)
+    ... )
+
+    Source: Outmezguine and Levi, 2024, "Decoupled Weight Decay for Any p
+    Norm", the pAdam update.
+    """
+
+    def check(self, variables: Sequence[keras.Variable]) -> None:
+        if self.p >= 2 or self.coupling == "coupled":
+            return
+        for variable in variables:
+            if not backend.concrete_value(variable).any():
+                raise ValueError(
+                    "`where` must select variables that are not all zero, "
+                    f"because Lp with p={self.p:g} < 2 keeps a zero at zero "
+                    f"for ever. Received: where={self.where!r}, which selects "
+                    f"{variable.path}. Initialize it otherwise, or leave it "
+                    f"out with `& ~where.paths({variable.path!r})`."
+                )
+
+    def shrink_one(self, weight, previous, strength):
+        return lp_shrink(
+            weight, previous, strength, self.p, backend.tracing_for_xla()
+        )
+
+
+@keras.saving.register_keras_serializable("keras_wd.decays")
+class ProximalLp(_PowerDecay):
+    """The exact proximal step: argmin of `(s/p) |w|^p + (w - w+)^2 / 2`.
+
+    For p <= 1 it gives exact zeros, and for p < 1 the minimiser jumps to
+    them. Unlike `Lp`, a zero may leave zero again, and one step does not
+    depend on the weights before the inner step. p in {1/2, 2/3, 1, 4/3, 3/2,
+    2} has a closed form, every other p costs a fixed number of Newton steps.
+
+    Penalty: `(rate / p) * sum |w|^p`.
+
+    Convention: `s = learning_rate * rate` (`"decoupled"`) or `s = rate`
+    (`"independent"`). There is no coupled form: `Lp(..., coupling="coupled")`
+    adds the gradient of the same penalty.
+
+    Args:
+        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        p: exponent in [0.1, 4].
+        where: which variables; `kernels()` if None. Any shape.
+        coupling: `"decoupled"` or `"independent"`.
+        name: the name of the rate in logs.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> import keras
+    >>> from keras_wd import decays, optimizers
+    >>> optimizer = optimizers.WeightDecay(
+    ...     keras.optimizers.SGD(0.1), decays.ProximalLp(1e-3, p=0.5)
+    ... )
+
+    Source: see `keras_wd.ops.prox_lp`.
+    """
+
+    needs_previous = False
+    couplings = ("decoupled", "independent")
+
+    @staticmethod
+    def _check_p(p):
+        return check_number("p", p, minimum=0.1, maximum=4)
+
+    def shrink_one(self, weight, previous, strength):
+        return prox_lp(weight, strength, self.p, backend.tracing_for_xla())

@@ -1,0 +1,157 @@
+"""Kronecker-factored curvature: damping, inverses and preconditioning.
+
+Legend:
+    A   input factor, (..., n, n), or its diagonal (..., n)
+    S   output factor, (..., m, m), or its diagonal (..., m)
+    G   gradient of one layer as a matrix, (..., n, m): inputs by outputs, with
+        the bias, if there is one, as the last row
+    d   damping, a scalar >= 0, in units of the curvature A (x) S
+
+Leading axes are groups: one small problem per group. The curvature of the
+entries G[i, j] and G[k, l] is A[i, k] * S[j, l]: `kron(A, S)` in row-major
+order. A tensor of the rank of its group axes plus one is a diagonal.
+"""
+
+import keras
+from keras import ops
+
+
+def is_diagonal(factor, group_axes: int = 0) -> bool:
+    """Whether `factor` holds a diagonal, given its number of group axes."""
+    return len(factor.shape) == group_axes + 1
+
+
+def mean_diagonal(factor, group_axes: int = 0):
+    """The trace divided by the size, per group: (...,)."""
+    if not is_diagonal(factor, group_axes):
+        factor = ops.diagonal(factor, axis1=-2, axis2=-1)
+    return ops.mean(factor, axis=-1)
+
+
+def split_damping(input_factor, output_factor, damping, group_axes: int = 0):
+    """The damping of each factor, `(pi * sqrt(d), sqrt(d) / pi)`.
+
+    Formula: `pi = sqrt((tr A / n) / (tr S / m))`, so that the damped product
+    `(A + pi sqrt(d) I) (x) (S + sqrt(d)/pi I)` is the same however the scale
+    is divided between A and S. Where a trace is not positive, pi is 1.
+
+    Args:
+        input_factor: A, (..., n, n) or (..., n).
+        output_factor: S, (..., m, m) or (..., m).
+        damping: d, a scalar.
+        group_axes: number of leading axes that count groups.
+
+    Returns:
+        Two tensors of the groups' shape.
+
+    >>> from keras import ops
+    >>> a, s = split_damping(4.0 * ops.eye(2), ops.eye(3), 0.01)
+    >>> round(float(a), 4), round(float(s), 4)
+    (0.2, 0.05)
+
+    Source: Martens and Grosse, 2015, section 6.3.
+    """
+    inputs = mean_diagonal(input_factor, group_axes)
+    outputs = mean_diagonal(output_factor, group_axes)
+    usable = ops.logical_and(inputs > 0, outputs > 0)
+    one = ops.ones_like(inputs)
+    pi = ops.sqrt(
+        ops.where(usable, inputs, one) / ops.where(usable, outputs, one)
+    )
+    root = ops.sqrt(ops.cast(damping, pi.dtype))
+    return pi * root, root / pi
+
+
+def damped_inverse(factor, damping, group_axes: int = 0, cholesky=None):
+    """`(factor + damping * I)^-1` and whether it is usable.
+
+    Args:
+        factor: symmetric, (..., n, n), or a diagonal (..., n).
+        damping: scalar or one number per group.
+        group_axes: number of leading axes that count groups.
+        cholesky: function from a matrix to its lower Cholesky factor that
+            returns NaN where there is none; `ops.cholesky` if None.
+
+    Returns:
+        The inverse, of the shape of `factor`, and a boolean scalar: False if
+        some group is not positive definite or not finite; the inverse is then
+        not to be used.
+
+    >>> from keras import ops
+    >>> inverse, usable = damped_inverse(ops.ones((2, 2)), 1.0)
+    >>> ops.convert_to_numpy(inverse).round(3).tolist(), bool(usable)
+    ([[0.6669999957084656, -0.3330000042915344], \
+[-0.3330000042915344, 0.6669999957084656]], True)
+    """
+    damping = ops.cast(damping, factor.dtype)
+    if is_diagonal(factor, group_axes):
+        damped = factor + ops.expand_dims(damping, -1)
+        inverse = 1.0 / damped
+        positive = ops.all(damped > 0)
+        return inverse, ops.logical_and(positive, all_finite(inverse))
+    eye = ops.eye(factor.shape[-1], dtype=factor.dtype)
+    damped = factor + damping[..., None, None] * eye
+    lower = (cholesky or ops.cholesky)(damped)
+    root = ops.solve_triangular(
+        lower, ops.broadcast_to(eye, ops.shape(factor)), lower=True
+    )
+    inverse = ops.matmul(ops.swapaxes(root, -1, -2), root)
+    return inverse, all_finite(inverse)
+
+
+def all_finite(tensor):
+    """Whether every entry is finite; a boolean scalar."""
+    return ops.all(ops.isfinite(tensor))
+
+
+def multiply_left(factor, matrix, group_axes: int = 0):
+    """`factor @ matrix` for a full or diagonal factor."""
+    if is_diagonal(factor, group_axes):
+        return ops.expand_dims(factor, -1) * matrix
+    return ops.matmul(factor, matrix)
+
+
+def multiply_right(matrix, factor, group_axes: int = 0):
+    """`matrix @ factor` for a full or diagonal factor."""
+    if is_diagonal(factor, group_axes):
+        return matrix * ops.expand_dims(factor, -2)
+    return ops.matmul(matrix, factor)
+
+
+def multiply_both_sides(left, matrix, right, group_axes: int = 0):
+    """`left @ matrix @ right`, either factor full or diagonal.
+
+    With the inverses of the damped factors this is the K-FAC direction
+    `A^-1 G S^-1`; with the factors themselves, the curvature times G.
+
+    >>> from keras import ops
+    >>> left, right = ops.array([2.0, 3.0]), ops.eye(2)
+    >>> product = multiply_both_sides(left, ops.ones((2, 2)), right)
+    >>> ops.convert_to_numpy(product).tolist()
+    [[2.0, 2.0], [3.0, 3.0]]
+    """
+    matrix = multiply_left(left, matrix, group_axes)
+    return multiply_right(matrix, right, group_axes)
+
+
+def kl_scale(quadratic, learning_rate, kl_clip):
+    """The factor that limits the KL divergence of one step.
+
+    Formula: `min(1, sqrt(c / (lr^2 * q)))` with `q = sum g . F^-1 g` over the
+    preconditioned variables. Convention: q carries no 1/2, and c bounds
+    `lr^2 * q`, twice the KL divergence of the step to second order.
+
+    >>> round(float(kl_scale(4.0, 0.5, 0.25)), 3)
+    0.5
+
+    Source: Zhang, Wang, Xu and Grosse, 2019, released code.
+    """
+    quadratic = ops.convert_to_tensor(quadratic)
+    if not keras.backend.is_float_dtype(quadratic.dtype):
+        quadratic = ops.cast(quadratic, "float32")
+    learning_rate = ops.cast(learning_rate, quadratic.dtype)
+    step = ops.square(learning_rate) * quadratic
+    positive = step > 0
+    bounded = kl_clip / ops.where(positive, step, ops.ones_like(step))
+    limit = ops.sqrt(bounded)
+    return ops.where(positive, ops.minimum(1.0, limit), ops.ones_like(limit))

@@ -1,0 +1,73 @@
+"""Norms, penalties and their gradients."""
+
+from keras import ops
+
+from keras_wd.ops.powers import abs_power
+from keras_wd.ops.precision import in_float32
+
+# Below this magnitude a weight counts as zero for gradients that diverge
+# there (p < 1): the floor of the released pAdam code.
+SMALLEST_MAGNITUDE = 1e-13
+
+
+def reduced_axes(rank: int, axis: int | tuple[int, ...] | None):
+    """The axes to sum over so that one number per unit remains.
+
+    `axis` numbers the units; every other axis belongs to a unit.
+    `None` makes the whole tensor one unit.
+    """
+    if axis is None:
+        return tuple(range(rank))
+    kept = (axis,) if isinstance(axis, int) else axis
+    kept = {a % rank for a in kept}
+    return tuple(a for a in range(rank) if a not in kept)
+
+
+@in_float32
+def group_norm(w, axis: int | tuple[int, ...] | None = -1):
+    """Euclidean norm of every unit of `w`.
+
+    Args:
+        w: weights. A Dense kernel is `(fan_in, units)`, a Conv2D kernel
+            `(height, width, channels_in, units)`: `axis=-1` gives a norm per
+            unit for both.
+        axis: the axis (or axes) that number the units; `None`: one norm.
+
+    Returns:
+        The norms, with the summed axes kept at size one.
+    """
+    axes = reduced_axes(len(w.shape), axis)
+    return ops.sqrt(ops.sum(ops.square(w), axis=axes, keepdims=True))
+
+
+@in_float32
+def lp_penalty(w, p: float):
+    """`(1/p) * sum |w|^p`, a scalar.
+
+    Differentiable: the gradient is `sign(w) |w|^(p-1)`, and 0 for weights
+    below 1e-13, where it would diverge for p < 1.
+    """
+    if p == 2:
+        return ops.sum(ops.square(w)) / 2
+    magnitude = ops.abs(w)
+    if p == 1:
+        return ops.sum(magnitude)
+    counted = magnitude > SMALLEST_MAGNITUDE
+    # Both branches must be finite, or the gradient of `where` is not.
+    safe = ops.where(counted, magnitude, 1.0)
+    power = ops.exp(p * ops.log(safe))
+    return ops.sum(ops.where(counted, power, 0.0)) / p
+
+
+@in_float32
+def lp_gradient(w, p: float, fused: bool = False):
+    """`sign(w) |w|^(p-1)`, the gradient of `lp_penalty`; 0 at w = 0.
+
+    For p < 1 it diverges at zero, and is taken as
+    `w / max(|w|, 1e-13)^(2-p)` there: large, but finite.
+    """
+    if p == 2:
+        return w
+    if p >= 1:
+        return ops.sign(w) * abs_power(w, p - 1, fused)
+    return w / abs_power(ops.maximum(ops.abs(w), SMALLEST_MAGNITUDE), 2 - p)

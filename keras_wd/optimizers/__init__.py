@@ -1,0 +1,7 @@
+"""Optimizers: any Keras optimizer with any decay."""
+
+from keras_wd.optimizers.named import SGDW
+from keras_wd.optimizers.named import PAdam
+from keras_wd.optimizers.weight_decay import WeightDecay
+
+__all__ = ["PAdam", "SGDW", "WeightDecay"]

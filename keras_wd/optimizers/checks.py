@@ -1,0 +1,106 @@
+"""Which optimizers and decays go together, and why the others do not."""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_wd.decays.decay import Decay
+
+# Their step reads the weights as part of their own state, so that a decay
+# beside the step is undone by it or applied twice.
+_READS_WEIGHTS = ("Ftrl", "ScheduleFreeAdamW")
+
+
+def check_inner_optimizer(inner: keras.optimizers.Optimizer) -> None:
+    """Raise unless a decay after this optimizer's step means what it says."""
+    if not isinstance(inner, keras.optimizers.Optimizer):
+        raise ValueError(
+            "`inner_optimizer` must be a Keras optimizer, for example "
+            "keras.optimizers.Adam(1e-3). Received: "
+            f"inner_optimizer={inner!r}"
+        )
+    kind = type(inner).__name__
+    reason = _refusal(inner, kind)
+    if reason:
+        expected, fix = reason
+        raise ValueError(
+            f"`inner_optimizer` must be {expected}. Received: "
+            f"inner_optimizer={kind}(name={inner.name!r}). {fix}"
+        )
+
+
+def _refusal(inner, kind):
+    # A decay set with `WeightDecay` itself is recognised by its attribute, to
+    # keep this module free of the class that uses it.
+    if hasattr(inner, "decays"):
+        return (
+            "an optimizer that is not wrapped yet",
+            "Pass several decays as one list: WeightDecay(inner, [a, b]).",
+        )
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        return (
+            "the optimizer inside the loss scaling",
+            "Wrap the other way round, LossScaleOptimizer(WeightDecay(...)); "
+            "`compile` does it by itself under mixed_float16.",
+        )
+    if isinstance(inner, keras.optimizers.MultiOptimizer):
+        return (
+            "an optimizer with one learning rate",
+            "Put a WeightDecay around each optimizer of the OptimizerMap.",
+        )
+    for name in _READS_WEIGHTS:
+        if isinstance(inner, getattr(keras.optimizers, name, ())):
+            return (
+                "an optimizer whose step does not read the weights",
+                f"{name} derives the weights from its own state, so a decay "
+                "of the weights would be lost or applied twice. Use a "
+                "regularizer, or another optimizer.",
+            )
+    for argument in ("weight_decay", "adam_weight_decay"):
+        rate = getattr(inner, argument, None)
+        if rate:
+            return (
+                "an optimizer without a weight decay of its own",
+                f"It has {argument}={rate!r}. Set the decay in one place: "
+                + _without_decay(kind, argument),
+            )
+    if inner.use_ema:
+        return (
+            "an optimizer with use_ema=False",
+            "Its average would miss the decay. Pass use_ema=True (and "
+            "ema_momentum, ema_overwrite_frequency) to WeightDecay.",
+        )
+    if inner.built:
+        return (
+            "an optimizer that has not trained anything yet",
+            "Pass a new one: the wrapper builds it.",
+        )
+    return None
+
+
+def _without_decay(kind, argument):
+    if kind == "AdamW":
+        return "use keras.optimizers.Adam inside."
+    return f"pass {argument}=None or 0.0 to the inner optimizer."
+
+
+def check_decays(decay: Decay | Sequence[Decay]) -> dict[str, Decay]:
+    """One decay or a list of them, by distinct names in their order."""
+    decays = [decay] if isinstance(decay, Decay) else decay
+    if (
+        not isinstance(decays, list | tuple)
+        or not decays
+        or not all(isinstance(rule, Decay) for rule in decays)
+    ):
+        raise ValueError(
+            "`decay` must be a decay from `keras_wd.decays`, or a list of "
+            f"them. Received: decay={decay!r}"
+        )
+    named = {}
+    for rule in decays:
+        name, count = rule.name, 0
+        while name in named:
+            count += 1
+            name = f"{rule.name}_{count}"
+        named[name] = rule
+    return named

@@ -1,0 +1,100 @@
+"""The decays of one step: what they read before it and do after it."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_wd import backend
+from keras_wd.decays.decay import Decay
+
+
+class DecayStep:
+    """Holds the strengths and old weights while the inner optimizer steps.
+
+    Create it before the inner step, pass the gradients through `couple`, take
+    the inner step, and assign what `shrink` returns.
+
+    Args:
+        decays: the rules by name, in the order they are applied.
+        selected: the positions of the variables of each rule.
+        rates: the rate of each rule now, float32 scalars.
+        learning_rate: the inner optimizer's at this step, float32 scalar.
+        variables: the variables with a gradient, by position.
+        remainders: by position, what rounding took from the weights of a
+            low-precision variable, or None.
+        loss_scale: the factor the gradients still carry, or None.
+    """
+
+    def __init__(
+        self,
+        decays: Mapping[str, Decay],
+        selected: Mapping[str, Sequence[int]],
+        *,
+        rates: Mapping,
+        learning_rate,
+        variables: Mapping[int, keras.Variable],
+        remainders: Sequence[keras.Variable | None],
+        loss_scale: float | None,
+    ):
+        self._variables = variables
+        self._remainders = remainders
+        self._loss_scale = loss_scale
+        self._coupled = []
+        self._shrinking = []
+        for key, rule in decays.items():
+            positions = selected[key]
+            if not positions:
+                continue
+            if rule.coupling == "coupled":
+                self._coupled.append((rule, positions, rates[key]))
+                continue
+            strength = rates[key]
+            if rule.coupling == "decoupled":
+                strength = learning_rate * strength
+            self._shrinking.append((rule, positions, strength))
+        self._previous = {
+            position: self._weights(position)
+            for rule, positions, _ in self._shrinking
+            if rule.needs_previous
+            for position in positions
+        }
+
+    def couple(self, gradients: Mapping[int, object]) -> dict:
+        """The gradients with those of the coupled penalties added."""
+        gradients = dict(gradients)
+        # The inner optimizer divides by the loss scale and adds up replicas.
+        scale = (self._loss_scale or 1.0) / backend.replica_count()
+        for rule, positions, rate in self._coupled:
+            terms = rule.gradient([self._weights(p) for p in positions])
+            for position, term in zip(positions, terms, strict=True):
+                # A sparse gradient becomes dense: every row decays.
+                dense = ops.convert_to_tensor(gradients[position], sparse=False)
+                term = ops.cast(scale * rate, term.dtype) * term
+                gradients[position] = dense + ops.cast(term, dense.dtype)
+        return gradients
+
+    def shrink(self) -> dict:
+        """The decayed weights by position, in the dtype of computation."""
+        current = {}
+        for rule, positions, strength in self._shrinking:
+            for position in positions:
+                if position not in current:
+                    current[position] = self._weights(position)
+            weights = [current[position] for position in positions]
+            previous = []
+            if rule.needs_previous:
+                previous = [self._previous[position] for position in positions]
+            strength = ops.cast(strength, weights[0].dtype)
+            shrunk = rule.shrink(weights, previous, strength)
+            current.update(zip(positions, shrunk, strict=True))
+        return current
+
+    def _weights(self, position):
+        """A variable's value now, with what rounding took from it."""
+        value = backend.snapshot(self._variables[position])
+        remainder = self._remainders[position]
+        if remainder is None:
+            return value
+        return ops.cast(value, "float32") + remainder

@@ -1,0 +1,35 @@
+"""What a wrapper passes on to the optimizer inside it."""
+
+
+class DelegatesToInner:
+    """The attributes Keras reads and sets on an optimizer, taken from inside.
+
+    The class using it has an attribute `inner_optimizer`.
+    """
+
+    @property
+    def learning_rate(self):
+        """The inner optimizer's learning rate."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        """How many real updates there have been."""
+        return self.inner_optimizer.iterations
+
+    @property
+    def loss_scale_factor(self) -> float | None:
+        """The inner optimizer's static loss scale."""
+        inner = vars(self).get("inner_optimizer")
+        return None if inner is None else inner.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, factor: float | None):
+        # Keras's constructor sets it before there is an inner optimizer.
+        inner = vars(self).get("inner_optimizer")
+        if inner is not None:
+            inner.loss_scale_factor = factor

@@ -1,0 +1,146 @@
+"""Thin names for known combinations of an optimizer and a decay."""
+
+import keras
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_wd.decays import L2
+from keras_wd.decays import Lp
+from keras_wd.optimizers.weight_decay import WeightDecay
+from keras_wd.schedules import deserialize_rate
+from keras_wd.where import Selection
+
+_OWN_ARGUMENTS = ("weight_decay", "p", "where", "coupling")
+_EMA_ARGUMENTS = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
+
+
+class _Named(WeightDecay):
+    """A wrapper whose configuration is the flat one of its constructor."""
+
+    def __init__(self, inner_class, decay, name, **kwargs):
+        ema = {key: kwargs.pop(key) for key in _EMA_ARGUMENTS if key in kwargs}
+        super().__init__(inner_class(**kwargs), decay, name=name, **ema)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments as plain Python."""
+        inner = self.inner_optimizer.get_config()
+        decay = self.decay.get_config()
+        return {
+            **{key: inner[key] for key in inner if key not in ("name",)},
+            **{key: decay[key] for key in _OWN_ARGUMENTS if key in decay},
+            **{key: getattr(self, key) for key in _EMA_ARGUMENTS},
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "_Named":
+        """The inverse of `get_config`."""
+        config = dict(config)
+        for key in ("learning_rate", "weight_decay"):
+            config[key] = deserialize_rate(config[key])
+        config["where"] = keras.saving.deserialize_keras_object(
+            config["where"], custom_objects=custom_objects
+        )
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_wd.optimizers")
+class SGDW(_Named):
+    """SGD with decoupled decay: `w <- w - lr * v - lr * weight_decay * w`.
+
+    `v` is the momentum's step. The same as
+    `WeightDecay(keras.optimizers.SGD(...), decays.L2(weight_decay))`: the
+    decay does not pass through the momentum.
+
+    Convention: the decay is multiplied by the learning rate, no 1/2. To
+    decay by `weight_decay` itself, whatever the learning rate, pass
+    `coupling="independent"`.
+
+    Args:
+        learning_rate: float or schedule.
+        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        momentum: momentum of SGD, in [0, 1].
+        where: which variables decay; `where.kernels()` if None.
+        coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        name: name of the optimizer.
+        **kwargs: `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, and
+            any argument of `keras.optimizers.SGD`.
+
+    Raises:
+        ValueError: if an argument is out of range or unknown.
+
+    >>> from keras_wd import optimizers
+    >>> optimizer = optimizers.SGDW(0.1, weight_decay=5e-4, momentum=0.9)
+
+    Source: Loshchilov and Hutter, 2019, "Decoupled Weight Decay
+    Regularization", algorithm 1.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.01,
+        weight_decay: float | LearningRateSchedule = 5e-4,
+        momentum: float = 0.0,
+        where: Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            keras.optimizers.SGD,
+            L2(weight_decay, where=where, coupling=coupling),
+            name,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            **kwargs,
+        )
+
+
+@keras.saving.register_keras_serializable("keras_wd.optimizers")
+class PAdam(_Named):
+    """Adam with decoupled p-norm decay: `w <- u X / (X + s)`.
+
+    `u` is the weight after Adam's step, `X = |w|^(2-p)` with the weight
+    before it, and `s = learning_rate * weight_decay`. The same as
+    `WeightDecay(keras.optimizers.Adam(...), decays.Lp(weight_decay, p))`.
+
+    Convention: the penalty is `(weight_decay / p) * sum |w|^p`; `lambda_p` of
+    the authors' code is `weight_decay / p`.
+
+    Args:
+        learning_rate: float or schedule.
+        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        p: exponent > 0; below 1 most weights end at zero.
+        where: which variables decay; `where.kernels()` if None.
+        coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        name: name of the optimizer.
+        **kwargs: `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, and
+            any argument of `keras.optimizers.Adam`.
+
+    Raises:
+        ValueError: if an argument is out of range or unknown; when built, if
+            p < 2 and a selected variable is all zero.
+
+    >>> from keras_wd import optimizers
+    >>> optimizer = optimizers.PAdam(1e-3, weight_decay=1e-2, p=0.8)
+
+    Source: Outmezguine and Levi, 2024, "Decoupled Weight Decay for Any p
+    Norm".
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 1e-3,
+        weight_decay: float | LearningRateSchedule = 1e-3,
+        p: float = 0.8,
+        where: Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(
+            keras.optimizers.Adam,
+            Lp(weight_decay, p, where=where, coupling=coupling),
+            name,
+            learning_rate=learning_rate,
+            **kwargs,
+        )

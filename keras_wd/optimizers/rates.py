@@ -1,0 +1,77 @@
+"""The rates of the decays while the optimizer runs."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import keras
+from keras import initializers
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_wd.decays.decay import Decay
+from keras_wd.errors import check_choice
+from keras_wd.errors import check_number
+
+
+class Rates:
+    """One rate per decay: a schedule, or a variable that can be set.
+
+    A number becomes a scalar variable of the optimizer, so that a callback
+    can change it between two steps of a compiled program and a saved
+    optimizer goes on with the rate it had.
+
+    Args:
+        decays: the decays by name.
+        add_variable: the optimizer's method of that name.
+    """
+
+    def __init__(
+        self, decays: Mapping[str, Decay], add_variable: Callable[..., object]
+    ):
+        self._decays = decays
+        self._rates = {
+            name: decay.weight_decay
+            if isinstance(decay.weight_decay, LearningRateSchedule)
+            else add_variable(
+                shape=(),
+                initializer=initializers.Constant(decay.weight_decay),
+                dtype="float32",
+                aggregation="only_first_replica",
+                name=f"{name}_rate",
+            )
+            for name, decay in decays.items()
+        }
+
+    def at(self, iterations) -> dict:
+        """The rates as float32 scalar tensors, by name."""
+        return {
+            name: ops.cast(
+                rate(iterations)
+                if isinstance(rate, LearningRateSchedule)
+                else rate,
+                "float32",
+            )
+            for name, rate in self._rates.items()
+        }
+
+    def read(self, iterations: keras.Variable) -> dict[str, float]:
+        """The rates as Python numbers, by name."""
+        # The shortest decimal of the float32: 0.1 and not 0.10000000149.
+        return {
+            name: float(str(ops.convert_to_numpy(rate)))
+            for name, rate in self.at(iterations).items()
+        }
+
+    def set(self, value: float, name: str | None) -> None:
+        """Assign a rate; the only one if `name` is None."""
+        if name is None and len(self._rates) == 1:
+            name = next(iter(self._rates))
+        check_choice("name", name, self._rates)
+        value = check_number("value", value, minimum=0)
+        rate = self._rates[name]
+        if isinstance(rate, LearningRateSchedule):
+            raise ValueError(
+                "`name` must be a decay whose weight_decay is a number. "
+                f"Received: name={name!r}, which follows the schedule {rate!r}"
+            )
+        rate.assign(value)

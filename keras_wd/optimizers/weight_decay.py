@@ -1,0 +1,297 @@
+"""The wrapper that adds decays to any Keras optimizer.
+
+This is the one module that uses Keras's underscore hooks. The order of one
+step is: coupled gradients, the inner optimizer's whole step (accumulation,
+clipping, update, constraints), decays in the order given, constraints again
+for what was decayed, the moving average.
+"""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_wd.decays.decay import Decay
+from keras_wd.ops.precision import LOW_PRECISION
+from keras_wd.optimizers.assignment import assign_weights
+from keras_wd.optimizers.assignment import update_averages
+from keras_wd.optimizers.checks import check_decays
+from keras_wd.optimizers.checks import check_inner_optimizer
+from keras_wd.optimizers.decay_step import DecayStep
+from keras_wd.optimizers.delegation import DelegatesToInner
+from keras_wd.optimizers.rates import Rates
+from keras_wd.optimizers.state import load_state
+from keras_wd.optimizers.state import save_state
+
+
+@keras.saving.register_keras_serializable("keras_wd.optimizers")
+class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
+    """Any Keras optimizer, followed by one or more decays.
+
+    Formula, with `w-` and `w+` the weights before and after the inner step:
+    `w <- decay.shrink(w+, w-, s)`, where `s = learning_rate * rate` for
+    `coupling="decoupled"` and `s = rate` for `"independent"`. A `"coupled"`
+    decay adds `rate * gradient of its penalty` to the gradient instead.
+
+    Convention: the learning rate is the scheduled one of this very step; the
+    rate is a function of `iterations`, which counts real updates. Under
+    gradient accumulation a decay acts once per real update. A step that loss
+    scaling skips decays nothing. A variable without a gradient is not decayed
+    (JAX passes zeros for unused variables, which count as gradients).
+
+    bfloat16 and float16 variables: a decay smaller than the variable's
+    rounding would be lost, so the part that does not fit is kept in a float32
+    remainder, 4 bytes per decayed weight; float32 variables need nothing.
+
+    Args:
+        inner_optimizer: any Keras optimizer without a weight decay or a
+            moving average of its own and whose step does not read the weights
+            (not `Ftrl`, not `ScheduleFreeAdamW`).
+        decay: a decay from `keras_wd.decays`, or a list, applied in order.
+        use_ema: keep an exponential moving average of the decayed weights,
+            and put it into the model when `fit` ends, as in Keras.
+        ema_momentum: its momentum, in [0, 1].
+        ema_overwrite_frequency: put the average into the model every so many
+            updates; None for at the end only.
+        name: name of the optimizer.
+
+    Raises:
+        ValueError: if an argument is out of range or the inner optimizer
+            cannot be combined with a decay; when built, if a decay selects
+            nothing or something it cannot act on.
+
+    >>> import keras
+    >>> from keras_wd import decays, optimizers
+    >>> optimizer = optimizers.WeightDecay(
+    ...     keras.optimizers.SGD(0.5), decays.L2(0.1)
+    ... )
+    >>> w = keras.Variable([[2.0]], name="kernel")
+    >>> optimizer.apply([keras.ops.array([[1.0]])], [w])
+    >>> round(float(w.numpy()[0, 0]), 4)
+    1.4
+    >>> [round(r, 4) for r in optimizer.current_weight_decay().values()]
+    [0.1]
+
+    Source: Loshchilov and Hutter, 2019, "Decoupled Weight Decay
+    Regularization", generalised to other rules, rates and selections.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer,
+        decay: Decay | Sequence[Decay],
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        name: str | None = None,
+    ):
+        check_inner_optimizer(inner_optimizer)
+        decays = check_decays(decay)
+        super().__init__(
+            learning_rate=0.0,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            name=name,
+        )
+        # The counter and the learning rate in force are the inner ones.
+        self._untrack_variable(self._iterations)
+        self._untrack_variable(self._learning_rate)
+        self.inner_optimizer = inner_optimizer
+        self.decay = decay
+        self.decays = decays
+        self._rates = Rates(decays, self.add_variable)
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the state for `variables` and resolve the selections."""
+        if self.built:
+            return
+        variables = list(variables)
+        self._selected = self._resolve(variables)
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+        decayed = {i for chosen in self._selected.values() for i in chosen}
+        self._remainders = [
+            self._remainder(variable) if index in decayed else None
+            for index, variable in enumerate(variables)
+        ]
+        if self.use_ema:
+            # `SwapEMAWeights` looks for the averages one level further in.
+            vars(self.inner_optimizer)["_model_variables_moving_average"] = (
+                self._model_variables_moving_average
+            )
+
+    def _remainder(self, variable):
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        if dtype not in LOW_PRECISION:
+            return None
+        return self.add_variable(
+            shape=variable.shape,
+            dtype="float32",
+            layout=getattr(variable, "_layout", None),
+            name=f"{variable.path.replace('/', '_')}_remainder",
+        )
+
+    def _resolve(self, variables):
+        """The positions each decay acts on, verified."""
+        eligible = [
+            index
+            for index, variable in enumerate(variables)
+            if not self._overwrite_variable_with_gradient(variable)
+        ]
+        selected = {}
+        for key, rule in self.decays.items():
+            chosen = rule.select([variables[index] for index in eligible])
+            positions = [eligible[index] for index in chosen]
+            rule.check([variables[index] for index in positions])
+            selected[key] = positions
+        return selected
+
+    def apply(self, grads, trainable_variables=None) -> None:
+        """One step: gradients to the inner optimizer, then the decays."""
+        grads = list(grads)
+        if not grads:
+            return
+        variables = self._known_variables(trainable_variables)
+        if len(grads) != len(variables):
+            raise ValueError(
+                "`grads` must have one entry per variable. Received: "
+                f"{len(grads)} gradients for {len(variables)} variables."
+            )
+        positions = [self._get_variable_index(v) for v in variables]
+
+        # All of this is read before the inner step changes it.
+        step = self._decay_step(positions, variables, grads)
+        update_count = self.inner_optimizer.iterations + 1
+        is_update = self._is_update()
+
+        grads = step.couple(dict(zip(positions, grads, strict=True)))
+        self.inner_optimizer.apply(list(grads.values()), variables)
+        for position, weights in step.shrink().items():
+            assign_weights(
+                self._trainable_variables[position],
+                weights,
+                self._remainders[position],
+                is_update,
+            )
+        if self.use_ema:
+            update_averages(
+                self._trainable_variables,
+                self._model_variables_moving_average,
+                momentum=self.ema_momentum,
+                overwrite_frequency=self.ema_overwrite_frequency,
+                update_count=update_count,
+                is_update=is_update,
+            )
+
+    def _known_variables(self, trainable_variables):
+        if trainable_variables is None:
+            if not self.built:
+                raise ValueError(
+                    "`trainable_variables` must be given to the first `apply` "
+                    "of an optimizer that is not built. Received: "
+                    "trainable_variables=None. Call "
+                    "`optimizer.build(model.trainable_variables)` first."
+                )
+            return list(self._trainable_variables)
+        variables = list(trainable_variables)
+        if not self.built:
+            self.build(variables)
+        self._check_variables_are_known(variables)
+        return variables
+
+    def _decay_step(self, positions, variables, grads):
+        reached = {
+            position: variable
+            for position, variable, gradient in zip(
+                positions, variables, grads, strict=True
+            )
+            if gradient is not None
+        }
+        inner = self.inner_optimizer
+        return DecayStep(
+            self.decays,
+            {
+                key: self.decays[key].restrict(chosen, reached)
+                for key, chosen in self._selected.items()
+            },
+            rates=self._rates.at(inner.iterations),
+            learning_rate=ops.cast(inner.learning_rate, "float32"),
+            variables=reached,
+            remainders=self._remainders,
+            loss_scale=self.loss_scale_factor,
+        )
+
+    def _is_update(self):
+        """Whether this step is a real update; None if every step is."""
+        steps = self.inner_optimizer.gradient_accumulation_steps
+        if not steps:
+            return None
+        return ops.equal((self.inner_optimizer._iterations + 1) % steps, 0)
+
+    def finalize_variable_values(self, var_list) -> None:
+        """Put the moving average, if there is one, into the variables."""
+        super().finalize_variable_values(var_list)
+        if self.use_ema:
+            for remainder in self._remainders:
+                if remainder is not None:
+                    remainder.assign(ops.zeros(remainder.shape, "float32"))
+
+    def current_weight_decay(self) -> dict[str, float]:
+        """The rate of every decay now, by the decay's name."""
+        return self._rates.read(self.iterations)
+
+    def set_weight_decay(self, value: float, name: str | None = None) -> None:
+        """Set the rate of a decay, also between the batches of a `fit`.
+
+        Args:
+            value: the new rate, >= 0.
+            name: which decay, if there are several; see
+                `current_weight_decay`.
+
+        Raises:
+            ValueError: if the decay is not there or follows a schedule.
+        """
+        self._rates.set(value, name)
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The wrapper's own state and that of the inner optimizer."""
+        return self._variables + self.inner_optimizer.variables
+
+    def save_own_variables(self, store) -> None:
+        """Store the state by name; the inner optimizer stores its own."""
+        save_state(store, *self._state())
+
+    def load_own_variables(self, store) -> None:
+        """Load what was stored; raise if it does not fit."""
+        load_state(store, *self._state(), self.name)
+
+    def _state(self):
+        inner = self.inner_optimizer.variables
+        return self._variables, inner, self._trainable_variables
+
+    def get_config(self) -> dict:
+        """The constructor's arguments as plain Python."""
+        serialize = keras.saving.serialize_keras_object
+        decay = self.decay
+        return {
+            "name": self.name,
+            "inner_optimizer": serialize(self.inner_optimizer),
+            "decay": serialize(decay)
+            if isinstance(decay, Decay)
+            else [serialize(rule) for rule in decay],
+            "use_ema": self.use_ema,
+            "ema_momentum": self.ema_momentum,
+            "ema_overwrite_frequency": self.ema_overwrite_frequency,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "WeightDecay":
+        """The inverse of `get_config`."""
+        config = dict(config)
+        for key in ("inner_optimizer", "decay"):
+            config[key] = keras.saving.deserialize_keras_object(
+                config[key], custom_objects=custom_objects
+            )
+        return cls(**config)

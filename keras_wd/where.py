@@ -1,0 +1,329 @@
+"""Selections: which variables a decay acts on.
+
+A selection is a small object that looks at one variable (its rank and its
+path) and picks it or not. Selections combine with `&`, `|` and `~`, are saved
+with the optimizer, and are resolved once, when the optimizer is built. Three
+known rules in this grammar:
+
+    PyTorch recipes, timm    kernels()
+    Keras AdamW              everything()
+    BERT fine-tuning         kernels() & ~paths("**/embeddings/*")
+
+A path is what Keras calls `variable.path`, for example
+`sequential/dense_1/kernel`: the same on every backend.
+"""
+
+import abc
+import fnmatch
+from collections.abc import Sequence
+
+import keras
+
+from keras_wd.errors import did_you_mean
+
+
+class Selection(abc.ABC):
+    """Picks variables by what they are. Subclass it and register the class.
+
+    A subclass defines `picks(variable)` and, if its constructor takes
+    arguments, `get_config()`.
+    """
+
+    @abc.abstractmethod
+    def picks(self, variable: keras.Variable) -> bool:
+        """Whether `variable` (it has `path` and `shape`) is selected."""
+
+    def get_config(self) -> dict:
+        """The constructor's arguments as plain Python."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Selection":
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+    def __and__(self, other: "Selection") -> "Selection":
+        return _And(self, other)
+
+    def __or__(self, other: "Selection") -> "Selection":
+        return _Or(self, other)
+
+    def __invert__(self) -> "Selection":
+        return _Not(self)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and (
+            self.get_config() == other.get_config()
+        )
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+@keras.saving.register_keras_serializable("keras_wd.where")
+class kernels(Selection):  # noqa: N801
+    """Weights that multiply: rank at least 2 and not a bias.
+
+    Dense `(fan_in, units)`, convolution `(..., channels_in, units)`,
+    recurrent, attention and embedding matrices. Not biases, even where a
+    bias has rank 2 (attention, GRU), nor the scales and shifts of
+    normalizations. A bias is a variable whose last path segment has the word
+    `bias`, as in `bias` or `output_bias`.
+
+    >>> import keras, keras_wd
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(2, name="head")], name="m"
+    ... )
+    >>> keras_wd.where.resolve(keras_wd.where.kernels(), model)
+    ['m/head/kernel']
+    """
+
+    def picks(self, variable: keras.Variable) -> bool:
+        role = variable.path.split("/")[-1]
+        return len(variable.shape) >= 2 and "bias" not in role.split("_")
+
+    def __repr__(self) -> str:
+        return "where.kernels()"
+
+
+@keras.saving.register_keras_serializable("keras_wd.where")
+class everything(Selection):  # noqa: N801
+    """Every trainable variable, as Keras's own `weight_decay` means it.
+
+    >>> import keras, keras_wd
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(2, name="head")], name="m"
+    ... )
+    >>> keras_wd.where.resolve(keras_wd.where.everything(), model)
+    ['m/head/kernel', 'm/head/bias']
+    """
+
+    def picks(self, variable: keras.Variable) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return "where.everything()"
+
+
+@keras.saving.register_keras_serializable("keras_wd.where")
+class paths(Selection):  # noqa: N801
+    """Variables whose path matches one of the patterns.
+
+    A pattern is a glob over whole path segments and is compared with the end
+    of the path: `"head/kernel"` selects `model/head/kernel`, not
+    `model/subhead/kernel`. `*` stands for anything inside one segment, `**`
+    for any number of segments. Patterns hold on to the end because the start
+    may change: a Sequential model loaded from a file has paths without the
+    model's name.
+
+    Args:
+        *patterns: one or more globs.
+
+    Raises:
+        ValueError: without a pattern, or if one is not a string with
+            something in it.
+
+    >>> import keras, keras_wd
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(2, name="head")], name="m"
+    ... )
+    >>> keras_wd.where.resolve(keras_wd.where.paths("head/*"), model)
+    ['m/head/kernel', 'm/head/bias']
+    """
+
+    def __init__(self, *patterns: str):
+        if not patterns or not all(
+            isinstance(pattern, str) and all(pattern.split("/"))
+            for pattern in patterns
+        ):
+            raise ValueError(
+                "`patterns` must be one or more path globs such as "
+                f"'head/*' or '**/kernel'. Received: patterns={patterns!r}"
+            )
+        self.patterns = patterns
+
+    def picks(self, variable: keras.Variable) -> bool:
+        segments = variable.path.split("/")
+        return any(_matches(pattern, segments) for pattern in self.patterns)
+
+    def get_config(self) -> dict:
+        return {"patterns": list(self.patterns)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "paths":
+        return cls(*config["patterns"])
+
+    def __repr__(self) -> str:
+        return f"where.paths({', '.join(map(repr, self.patterns))})"
+
+
+class _Combination(Selection):
+    """A selection made of selections."""
+
+    def __init__(self, *parts: Selection):
+        for part in parts:
+            check_selection("part", part)
+        self.parts = parts
+
+    def get_config(self) -> dict:
+        return {
+            "parts": [
+                keras.saving.serialize_keras_object(part) for part in self.parts
+            ]
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "_Combination":
+        return cls(*map(keras.saving.deserialize_keras_object, config["parts"]))
+
+
+@keras.saving.register_keras_serializable("keras_wd.where")
+class _And(_Combination):
+    def picks(self, variable: keras.Variable) -> bool:
+        return all(part.picks(variable) for part in self.parts)
+
+    def __repr__(self) -> str:
+        return f"({' & '.join(map(repr, self.parts))})"
+
+
+@keras.saving.register_keras_serializable("keras_wd.where")
+class _Or(_Combination):
+    def picks(self, variable: keras.Variable) -> bool:
+        return any(part.picks(variable) for part in self.parts)
+
+    def __repr__(self) -> str:
+        return f"({' | '.join(map(repr, self.parts))})"
+
+
+@keras.saving.register_keras_serializable("keras_wd.where")
+class _Not(_Combination):
+    def picks(self, variable: keras.Variable) -> bool:
+        return not self.parts[0].picks(variable)
+
+    def __repr__(self) -> str:
+        return f"~{self.parts[0]!r}"
+
+
+def resolve(
+    selection: Selection,
+    model_or_variables: keras.Model | Sequence[keras.Variable],
+) -> list[str]:
+    """The paths of the trainable variables that a selection picks.
+
+    Args:
+        selection: what to look for.
+        model_or_variables: a built model, or a list of variables.
+
+    Raises:
+        ValueError: if nothing is selected (the message lists the paths), or
+            the model is not built.
+
+    >>> import keras, keras_wd
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(2, name="head")], name="m"
+    ... )
+    >>> keras_wd.where.resolve(~keras_wd.where.kernels(), model)
+    ['m/head/bias']
+    """
+    variables = trainable_variables(model_or_variables)
+    return [
+        variables[index].path
+        for index in selected_indices(selection, variables)
+    ]
+
+
+def selected_indices(
+    selection: Selection, variables: Sequence[keras.Variable]
+) -> list[int]:
+    """Positions of the variables that a selection picks; at least one."""
+    check_selection("where", selection)
+    indices = [
+        index
+        for index, variable in enumerate(variables)
+        if selection.picks(variable)
+    ]
+    if not indices:
+        existing = [variable.path for variable in variables]
+        hint = ""
+        if isinstance(selection, paths):
+            hint = did_you_mean(selection.patterns[0], existing)
+        raise ValueError(
+            "`where` must select at least one trainable variable. Received: "
+            f"where={selection!r}, which matches none of "
+            f"{', '.join(existing)}{hint}"
+        )
+    return indices
+
+
+def trainable_variables(
+    model_or_variables: keras.Model | Sequence[keras.Variable],
+) -> list[keras.Variable]:
+    """The trainable variables of a built model, or the list as it is."""
+    if isinstance(model_or_variables, keras.layers.Layer):
+        if not model_or_variables.built:
+            raise ValueError(
+                "`model` must be built, so that it has variables. Received: "
+                f"model={model_or_variables!r}, which is not. Call it on a "
+                "batch or give it a `keras.Input` first."
+            )
+        return list(model_or_variables.trainable_variables)
+    return list(model_or_variables)
+
+
+def check_selection(name: str, selection: Selection) -> Selection:
+    """Return `selection`, or raise if it is something else."""
+    if not isinstance(selection, Selection):
+        raise ValueError(
+            f"`{name}` must be a selection from `keras_wd.where`, for example "
+            f"where.paths('head/*'). Received: {name}={selection!r}"
+        )
+    return selection
+
+
+def paths_of(
+    chosen: Sequence[keras.Variable], variables: Sequence[keras.Variable]
+) -> paths:
+    """The selection of just these variables, valid after a reload.
+
+    Every variable is named by the shortest end of its path, of at least the
+    layer and the weight, that no other variable shares.
+    """
+    others = [variable.path.split("/") for variable in variables]
+    return paths(
+        *(
+            _shortest_ending(variable.path.split("/"), others)
+            for variable in chosen
+        )
+    )
+
+
+def _shortest_ending(segments, others):
+    length = min(2, len(segments))
+    while length < len(segments) and (
+        sum(other[-length:] == segments[-length:] for other in others) > 1
+    ):
+        length += 1
+    return "/".join(map(_literally, segments[-length:]))
+
+
+def _literally(segment):
+    return "".join(f"[{c}]" if c in "*?[" else c for c in segment)
+
+
+def _matches(pattern: str, segments: list[str]) -> bool:
+    return _segments_match(["**", *pattern.split("/")], segments)
+
+
+def _segments_match(wanted: list[str], segments: list[str]) -> bool:
+    if not wanted:
+        return not segments
+    if wanted[0] == "**":
+        return any(
+            _segments_match(wanted[1:], segments[skipped:])
+            for skipped in range(len(segments) + 1)
+        )
+    return (
+        bool(segments)
+        and fnmatch.fnmatchcase(segments[0], wanted[0])
+        and _segments_match(wanted[1:], segments[1:])
+    )
