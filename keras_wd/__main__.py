@@ -32,10 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"there is no command {command!r}. Choose one of: "
             f"{', '.join(COMMANDS)}{hint}",
         )
-    # TensorFlow reads these when it is first used. Its operations must give
-    # the same bits every time for a resumed run to equal another.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_DETERMINISTIC_OPS", "1")
+    _prepare_environment()
     from keras_wd.study.errors import UsageError
 
     module, _ = COMMANDS[command]
@@ -45,6 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"keras-wd {command}", str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def _prepare_environment() -> None:
+    """Set what the numerical libraries read when they are first used."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # A run that is resumed equals one that is not only if every operation
+    # gives the same bits each time, which on a GPU has to be asked for.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_deterministic_ops" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
 
 
 def _fail(program: str, message: str) -> int:

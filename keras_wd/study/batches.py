@@ -1,0 +1,87 @@
+"""Batches to train on, the same for the same seed and epoch.
+
+The order of the images and their augmentation are functions of the seed and
+the number of the epoch, so that a run continued at an epoch boundary sees
+what an uninterrupted run sees.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from keras_wd.study.datasets import DataSet
+from keras_wd.study.datasets import Split
+
+PADDING = 4  # pixels on each side, before a random crop
+EVALUATION_BATCH = 1000  # images, at most
+
+
+def training_batches(
+    data: DataSet,
+    batch_size: int,
+    seed: int,
+    epochs: range,
+    augment: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Standardised images and labels, epoch after epoch.
+
+    Every epoch visits the training images in an order of its own and leaves
+    out those that do not fill a batch, so that all batches have one shape.
+
+    Args:
+        data: the set.
+        batch_size: images in a batch, at most the training images there are.
+        seed: integer >= 0.
+        epochs: the epochs to run through.
+        augment: whether to crop and flip at random.
+    """
+    for epoch in epochs:
+        rng = np.random.default_rng((seed, epoch))
+        order = rng.permutation(len(data.train))
+        for step in range(steps_per_epoch(data, batch_size)):
+            chosen = order[step * batch_size : (step + 1) * batch_size]
+            batch = data.train.take(chosen)
+            images = batch.images
+            if augment:
+                images = crop_and_flip(images, rng)
+            yield data.standardise(images), batch.labels
+
+
+def steps_per_epoch(data: DataSet, batch_size: int) -> int:
+    """How many full batches the training images make."""
+    return len(data.train) // batch_size
+
+
+def crop_and_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shift by up to 4 pixels over black and mirror half of the images.
+
+    Args:
+        images: `(n, height, width, channels)`, not standardised.
+        rng: the source of randomness.
+    """
+    count, height, width, _ = images.shape
+    border = (PADDING, PADDING)
+    padded = np.pad(images, ((0, 0), border, border, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, (height, width), axis=(1, 2)
+    )
+    top, left = rng.integers(0, 2 * PADDING + 1, size=(2, count))
+    cropped = np.moveaxis(windows[np.arange(count), top, left], 1, -1)
+    mirrored = rng.random(count) < 0.5
+    return np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
+
+
+def evaluation_arrays(
+    data: DataSet, split: Split
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Standardised images, labels, and a batch size that divides evenly.
+
+    Equal batches (or nearly) spare a second compilation of the network.
+    """
+    steps = math.ceil(len(split) / EVALUATION_BATCH)
+    return (
+        data.standardise(split.images),
+        split.labels,
+        math.ceil(len(split) / steps),
+    )

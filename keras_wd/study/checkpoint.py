@@ -1,0 +1,105 @@
+"""Checkpoints at epoch boundaries, from which a run continues exactly.
+
+Keras's `BackupAndRestore` overwrites its files in place, so that a kill while
+it writes leaves nothing to continue from, and does not store the state of
+random layers. Here everything that a step reads is in one file, replaced
+whole.
+"""
+
+import contextlib
+import os
+import time
+
+import keras
+import numpy as np
+
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
+from keras_wd.study.files import replacing
+
+NAME = "checkpoint.npz"
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Stores model, optimizer and random state after every epoch.
+
+    Put it after the callbacks that write logs, so that what it stores has
+    been logged.
+
+    Args:
+        folder: where `checkpoint.npz` goes.
+        seconds: what the run has taken so far.
+    """
+
+    def __init__(self, folder: str, seconds: float = 0.0):
+        super().__init__()
+        self.path = os.path.join(folder, NAME)
+        self.seconds = seconds
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self._began = time.monotonic() - self.seconds
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.seconds = time.monotonic() - self._began
+        arrays = {
+            f"variable_{index}": _as_array(variable)
+            for index, variable in enumerate(state(self.model))
+        }
+        with replacing(self.path) as draft, open(draft, "wb") as file:
+            np.savez(
+                file,
+                epochs=np.int64(epoch + 1),
+                seconds=np.float64(self.seconds),
+                **arrays,
+            )
+
+
+def state(model: keras.Model) -> list[keras.Variable]:
+    """Every variable that a training step reads, in a fixed order."""
+    counted = {id(variable) for variable in model.metrics_variables}
+    kept = [v for v in model.variables if id(v) not in counted]
+    return kept + list(model.optimizer.variables)
+
+
+def restore(model: keras.Model, folder: str) -> tuple[int, float]:
+    """Put a checkpoint's values into a compiled model, its optimizer built.
+
+    Returns:
+        The epochs done and the seconds they took; `(0, 0.0)` if the run was
+        interrupted before its first checkpoint.
+
+    Raises:
+        UsageError: if the file is damaged or of another model.
+    """
+    path = os.path.join(folder, NAME)
+    if not os.path.exists(path):
+        return 0, 0.0
+    try:
+        with np.load(path) as file:
+            stored = dict(file)
+        epochs = int(stored.pop("epochs"))
+        seconds = float(stored.pop("seconds"))
+        variables = state(model)
+        shapes = [tuple(variable.shape) for variable in variables]
+        values = [stored[f"variable_{i}"] for i in range(len(stored))]
+        if [value.shape for value in values] != shapes:
+            raise ValueError("its variables are not those of this model")
+    except Exception as error:
+        raise UsageError(
+            f"--resume: {path} cannot be used: {first_line(error)}"
+        ) from error
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return epochs, seconds
+
+
+def remove(folder: str) -> None:
+    """Remove the checkpoint of a run that is complete."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(folder, NAME))
+
+
+def _as_array(variable):
+    value = keras.ops.convert_to_numpy(variable)
+    # NumPy files do not know bfloat16; float32 holds it exactly.
+    return value.astype("float32") if value.dtype == "bfloat16" else value

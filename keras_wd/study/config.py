@@ -1,0 +1,210 @@
+"""The exact configuration of a run, as the JSON it can be repeated from."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from collections.abc import Sequence
+from importlib import metadata
+
+import keras
+
+import keras_wd
+from keras_wd.study import flags
+from keras_wd.study import networks
+from keras_wd.study import recipes
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
+from keras_wd.study.files import write_json
+
+NAME = "config.json"
+FORMAT = 1
+
+
+def _is_built_here(model: str) -> bool:
+    return not networks.is_file(model)
+
+
+def _is_on(decay: str) -> bool:
+    return decay != "none"
+
+
+# Flag: (the flag it depends on, whether it has a meaning, where it has one).
+DEPENDS_ON = {
+    "hidden_units": ("model", "mlp".__eq__, "--model=mlp"),
+    "bias": ("model", _is_built_here, "a network built here"),
+    "batch_norm": ("model", _is_built_here, "a network built here"),
+    "dtype_policy": ("model", _is_built_here, "a network built here"),
+    "warmup_epochs": (
+        "lr_schedule",
+        ("constant", "cosine").__contains__,
+        "--lr_schedule=constant or cosine",
+    ),
+    "p": (
+        "decay",
+        ("lp", "proximal_lp").__contains__,
+        "--decay=lp or proximal_lp",
+    ),
+    "weight_decay": ("decay", _is_on, "a decay"),
+    "decay_schedule": ("decay", _is_on, "a decay"),
+    "coupling": ("decay", _is_on, "a decay"),
+    "where": ("decay", _is_on, "a decay"),
+    "decay_warmup_epochs": (
+        "decay_schedule",
+        "warmup_hold".__eq__,
+        "--decay_schedule=warmup_hold",
+    ),
+    "decay_factors": (
+        "decay_schedule",
+        "stepwise".__eq__,
+        "--decay_schedule=stepwise",
+    ),
+}
+
+
+def from_command_line(arguments: Sequence[str]) -> dict:
+    """All settings of a new run, or of the run that is to be resumed.
+
+    A flag given on the command line wins over the file of `--config`, and
+    that over the default. A flag without a meaning for this run is None.
+
+    Raises:
+        UsageError: naming the flag, in one line.
+    """
+    launch = flags.define()
+    flags.parse(launch, arguments)
+    if launch.resume:
+        return _resumed(arguments, launch)
+    return _settings(arguments, launch.config)
+
+
+def _settings(arguments, path):
+    values = flags.define()
+    stored = set()
+    if path is not None:
+        stored = _parse_stored(values, path)
+    given = flags.parse(values, arguments)
+    settings = values.flag_values_dict()
+    for name, (parent, has_meaning, wanted) in DEPENDS_ON.items():
+        if settings[parent] is not None and has_meaning(settings[parent]):
+            continue
+        if name in given or (name in stored and parent not in given):
+            raise UsageError(
+                f"--{name} has a meaning only with {wanted}. "
+                f"Received: --{name}={settings[name]} with "
+                f"--{parent}={settings[parent]}"
+            )
+        settings[name] = None
+    return recipes.complete(settings)
+
+
+def _resumed(arguments, launch):
+    if launch.output_dir is None:
+        raise UsageError("--resume needs --output_dir, the folder of the run")
+    if launch.config is not None:
+        raise UsageError(
+            "--config cannot go with --resume: the run in --output_dir has a "
+            "configuration of its own"
+        )
+    path = os.path.join(launch.output_dir, NAME)
+    if not os.path.exists(path):
+        raise UsageError(
+            f"--resume: there is no run in --output_dir={launch.output_dir} "
+            f"({NAME} is missing)"
+        )
+    stored = _settings((), path)
+    settings = _settings(arguments, path)
+    differing = sorted(
+        f"--{name}"
+        for name in stored
+        if name not in (*flags.LAUNCH, "data_dir")
+        and stored[name] != settings[name]
+    )
+    if differing:
+        raise UsageError(
+            f"--resume: {', '.join(differing)} differs from the run in "
+            f"--output_dir={launch.output_dir}. Leave it out, or start a new "
+            f"run with --config={path}"
+        )
+    made_with = read(path)["environment"].get("backend")
+    if made_with != keras.backend.backend():
+        raise UsageError(
+            f"--resume: the run was made on the {made_with} backend, this is "
+            f"{keras.backend.backend()}. Set KERAS_BACKEND={made_with}"
+        )
+    return settings
+
+
+def read(path: str) -> dict:
+    """The contents of a configuration file, checked for its form.
+
+    Raises:
+        UsageError: if it is missing or is not one.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+    except OSError as error:
+        raise UsageError(
+            f"--config={path} cannot be read: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise UsageError(
+            f"--config={path} is not JSON: {first_line(error)}"
+        ) from error
+    fits = (
+        isinstance(document, dict)
+        and document.get("format") == FORMAT
+        and isinstance(document.get("flags"), dict)
+        and isinstance(document.get("environment"), dict)
+    )
+    if not fits:
+        raise UsageError(
+            f"--config={path} is not the configuration of a run: it needs "
+            f'"format": {FORMAT}, "flags" and "environment"'
+        )
+    return document
+
+
+def _parse_stored(values, path):
+    arguments = []
+    for name, value in read(path)["flags"].items():
+        if value is None:
+            continue
+        if name in flags.LAUNCH or not isinstance(value, str | int | float):
+            raise UsageError(
+                f"--config={path}: {name!r} cannot be set to {value!r} there"
+            )
+        if isinstance(value, bool):
+            value = str(value).lower()
+        arguments.append(f"--{name}={value}")
+    try:
+        return flags.parse(values, arguments)
+    except UsageError as error:
+        raise UsageError(f"--config={path}: {error}") from error
+
+
+def write(settings: Mapping, folder: str) -> None:
+    """Store the settings and what they ran on as `config.json`."""
+    document = {
+        "format": FORMAT,
+        "command": "train",
+        "flags": {
+            name: value
+            for name, value in settings.items()
+            if name not in flags.LAUNCH
+        },
+        "environment": environment(),
+    }
+    write_json(os.path.join(folder, NAME), document)
+
+
+def environment() -> dict[str, str]:
+    """The backend and the versions that the numbers of a run depend on."""
+    backend = keras.backend.backend()
+    return {
+        "backend": backend,
+        "python": platform.python_version(),
+        "keras_wd": keras_wd.__version__,
+        **{name: metadata.version(name) for name in ("keras", backend)},
+    }

@@ -1,0 +1,111 @@
+"""The model of a run: a network of ours or the user's own file."""
+
+import os
+from collections.abc import Mapping
+
+import keras
+from keras import layers
+
+from keras_wd.study import networks
+from keras_wd.study import recipes
+from keras_wd.study.datasets import DataSet
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
+
+_DENSE_LAYERS = (
+    layers.InputLayer,
+    layers.Flatten,
+    layers.Reshape,
+    layers.Dense,
+    layers.Activation,
+    layers.ReLU,
+    layers.LeakyReLU,
+    layers.Softmax,
+    layers.BatchNormalization,
+    layers.LayerNormalization,
+    layers.Dropout,
+    layers.Rescaling,
+    layers.Add,
+)
+
+
+def make(settings: Mapping, data: DataSet) -> keras.Model:
+    """The model of `--model` for these images, not compiled.
+
+    Raises:
+        UsageError: if it cannot be loaded or does not fit the images.
+    """
+    name = settings["model"]
+    if networks.is_file(name):
+        return _load(name, data)
+    design = networks.Design(
+        batch_norm=settings["batch_norm"],
+        bias=settings["bias"],
+        hidden_units=tuple(
+            recipes.numbers("hidden_units", settings["hidden_units"], int, 1)
+        ),
+    )
+    return networks.build(name, data.image_shape, data.classes, design)
+
+
+def _load(path, data):
+    if not os.path.isfile(path):
+        raise UsageError(f"--model={path} does not exist")
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise UsageError(
+            f"--model={path} cannot be loaded: {first_line(error)}"
+        ) from error
+    expected = ((None, *data.image_shape), (None, data.classes))
+    shapes = (model.input_shape, model.output_shape)
+    for what, has, needs in zip(
+        ("take", "give"), shapes, expected, strict=True
+    ):
+        if not _fits(has, needs):
+            raise UsageError(
+                f"--model={path} must {what} {_sizes(needs)} for "
+                f"--dataset={data.name}; it has {_sizes(has)}"
+            )
+    if not model.trainable_variables:
+        raise UsageError(f"--model={path} has no trainable weights")
+    return model
+
+
+def _fits(shape, needed):
+    if not isinstance(shape, tuple) or len(shape) != len(needed):
+        return False
+    return all(
+        a in (None, b) for a, b in zip(shape[1:], needed[1:], strict=True)
+    )
+
+
+def _sizes(shape):
+    if isinstance(shape, tuple) and len(shape) > 1:
+        return " x ".join(map(str, shape[1:]))
+    return f"the shape {shape}"
+
+
+def loss(model: keras.Model) -> keras.losses.Loss:
+    """Cross-entropy of the labels, for logits or for a final softmax."""
+    last = model.layers[-1]
+    softmax = isinstance(last, layers.Softmax) or (
+        getattr(last, "activation", None) is keras.activations.softmax
+    )
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
+
+
+def jit_compile(model: keras.Model, choice: str) -> bool | str:
+    """What to pass to `compile` for `--jit`.
+
+    Keras's own `"auto"` compiles on accelerators and with JAX; dense networks
+    gain from it on a CPU as well.
+    """
+    if choice != "auto":
+        return choice == "true"
+    return True if is_dense(model) else "auto"
+
+
+def is_dense(model: keras.Model) -> bool:
+    """Whether the network multiplies by dense matrices alone."""
+    return all(isinstance(layer, _DENSE_LAYERS) for layer in model.layers)

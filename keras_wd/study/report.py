@@ -1,0 +1,85 @@
+"""The result of a run: on the terminal, as JSON and as a picture."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+
+from keras_wd.study import history
+from keras_wd.study import picture
+from keras_wd.study.files import replacing
+from keras_wd.study.files import write_json
+
+NAME = "summary.json"
+PICTURE = "picture.png"
+
+
+def summary(**values: float) -> dict:
+    """The numbers of a run; None for those that are not finite."""
+    return {
+        name: value if math.isfinite(value) else None
+        for name, value in values.items()
+    }
+
+
+def write(values: Mapping, folder: str) -> None:
+    """Store a summary as `summary.json`, which marks a run as complete."""
+    write_json(os.path.join(folder, NAME), values)
+
+
+def read(folder: str) -> dict | None:
+    """The summary of a run, or None if the run is not complete."""
+    path = os.path.join(folder, NAME)
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def describe(settings: Mapping) -> str:
+    """What was trained, in a line."""
+    parts = [
+        settings["dataset"],
+        os.path.basename(settings["model"]),
+        f"{settings['optimizer']} {settings['learning_rate']:g}",
+    ]
+    if settings["decay"] == "none":
+        return ", ".join([*parts, "no decay"])
+    rule = f"{settings['decay']} {settings['weight_decay']:g}"
+    if settings["p"] is not None:
+        rule += f" with p = {settings['p']:g}"
+    if settings["coupling"] != "decoupled":
+        rule += f" ({settings['coupling']})"
+    return ", ".join([*parts, rule])
+
+
+def show(settings: Mapping, values: Mapping, folder: str) -> None:
+    """Print a summary."""
+    rows = {
+        "test accuracy": _number(values["test_accuracy"], ".4f"),
+        "test loss": _number(values["test_loss"], ".4f"),
+        "exact zeros": _number(values["zeros"], ".1%"),
+        "below 1e-13": _number(values["sparsity"], ".1%"),
+        "weight norm": _number(values["weight_norm"], ".2f"),
+        "seconds": _number(values["seconds"], ".1f"),
+    }
+    print(f"\n{describe(settings)}: {values['epochs']} epochs")
+    for name, text in rows.items():
+        print(f"  {name:<14}{text:>9}")
+    print(
+        f"  (zeros, magnitudes and norm are those of the kernels)\n"
+        f"In {folder}: {PICTURE}, model.keras, {history.NAME}, {NAME}, "
+        f"config.json, tensorboard/",
+        flush=True,
+    )
+
+
+def _number(value, form):
+    return "not finite" if value is None else format(value, form)
+
+
+def draw(settings: Mapping, folder: str, values: Mapping) -> None:
+    """Store the course of the run as `picture.png`."""
+    rows = history.read(folder)
+    with replacing(os.path.join(folder, PICTURE)) as draft:
+        picture.draw(rows, draft, describe(settings), values["test_accuracy"])

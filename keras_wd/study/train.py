@@ -1,0 +1,201 @@
+"""`keras-wd train`: one run, from the flags to the report."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import keras
+
+from keras_wd.study import batches
+from keras_wd.study import checkpoint
+from keras_wd.study import config
+from keras_wd.study import datasets
+from keras_wd.study import files
+from keras_wd.study import flags
+from keras_wd.study import history
+from keras_wd.study import models
+from keras_wd.study import recipes
+from keras_wd.study import report
+from keras_wd.study.datasets import DataSet
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
+from keras_wd.study.errors import require
+from keras_wd.study.logs import EpochLogs
+from keras_wd.study.logs import measure
+
+INTERRUPTED = 130  # as a shell reports Ctrl-C
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as the flags say; return the exit status.
+
+    Raises:
+        UsageError: for a mistake in the flags, before anything is written.
+    """
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(flags.help_text(flags.define()))
+        return 0
+    settings = config.from_command_line(arguments)
+    require("matplotlib", "tensorboard")
+    if settings["resume"]:
+        done = report.read(settings["output_dir"])
+        if done is not None:
+            print("The run is complete.")
+            report.show(settings, done, settings["output_dir"])
+            return 0
+    else:
+        files.check_folder(settings["output_dir"])
+    data = datasets.load(settings["dataset"], settings["data_dir"])
+    with _dtype_policy(settings["dtype_policy"]):
+        return run(settings, data)
+
+
+def run(settings: Mapping, data: DataSet) -> int:
+    """Train on a data set, write the results, return the exit status."""
+    model = compiled_model(settings, data)
+    epochs_done, seconds = 0, 0.0
+    if settings["resume"]:
+        folder = settings["output_dir"]
+        epochs_done, seconds = checkpoint.restore(model, folder)
+        history.truncate(folder, epochs_done)
+        print(f"Resuming {folder} after epoch {epochs_done}", flush=True)
+    else:
+        folder = files.make_folder(settings["output_dir"], title(settings))
+        config.write(settings, folder)
+        print(_announcement(settings, data, model, folder), flush=True)
+    stored = checkpoint.Checkpoint(folder, seconds)
+    try:
+        _fit(model, settings, data, folder, epochs_done, stored)
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. Continue with: keras-wd train "
+            f"--output_dir={folder} --resume",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    summary = _summary(model, data, folder, stored.seconds)
+    with files.replacing(os.path.join(folder, "model.keras")) as draft:
+        model.save(draft)
+    report.draw(settings, folder, summary)
+    report.write(summary, folder)
+    checkpoint.remove(folder)
+    report.show(settings, summary, folder)
+    return 0 if summary["test_loss"] is not None else 1
+
+
+def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
+    """The model with its optimizer built, the same for the same seed.
+
+    Raises:
+        UsageError: if model, data and decay do not go together.
+    """
+    if settings["batch_size"] > len(data.train):
+        raise UsageError(
+            f"--batch_size must be at most {len(data.train)}, the training "
+            f"images of {data.name}. Received: "
+            f"--batch_size={settings['batch_size']}"
+        )
+    keras.utils.set_random_seed(settings["seed"])
+    model = models.make(settings, data)
+    steps = batches.steps_per_epoch(data, settings["batch_size"])
+    model.compile(
+        recipes.optimizer(settings, steps),
+        loss=models.loss(model),
+        metrics=["accuracy"],
+        jit_compile=models.jit_compile(model, settings["jit"]),
+    )
+    try:
+        model.optimizer.build(model.trainable_variables)
+    except ValueError as error:
+        raise UsageError(
+            f"--where={settings['where']} with --decay={settings['decay']}: "
+            f"{first_line(error)}"
+        ) from error
+    return model
+
+
+def _fit(model, settings, data, folder, epochs_done, stored):
+    epochs = settings["epochs"]
+    augment = settings["augment"] == "true" or (
+        settings["augment"] == "auto" and data.is_colour
+    )
+    images, labels, size = batches.evaluation_arrays(data, data.validation)
+    if epochs_done == epochs:
+        return
+    model.fit(
+        batches.training_batches(
+            data,
+            settings["batch_size"],
+            settings["seed"],
+            range(epochs_done, epochs),
+            augment,
+        ),
+        shuffle=False,  # the batches are shuffled
+        steps_per_epoch=batches.steps_per_epoch(data, settings["batch_size"]),
+        initial_epoch=epochs_done,
+        epochs=epochs,
+        validation_data=(images, labels),
+        validation_batch_size=size,
+        callbacks=[
+            EpochLogs(),
+            history.writer(folder),
+            keras.callbacks.TensorBoard(
+                os.path.join(folder, "tensorboard"), write_graph=False
+            ),
+            stored,
+        ],
+    )
+
+
+def _summary(model, data, folder, seconds):
+    images, labels, size = batches.evaluation_arrays(data, data.test)
+    scores = model.evaluate(
+        images, labels, batch_size=size, verbose=0, return_dict=True
+    )
+    return report.summary(
+        test_accuracy=scores["accuracy"],
+        test_loss=scores["loss"],
+        **measure(model),
+        parameters=model.count_params(),
+        epochs=len(history.read(folder)),
+        seconds=seconds,
+    )
+
+
+def title(settings: Mapping) -> str:
+    """A short name of a run, fit for a folder."""
+    parts = [
+        settings["dataset"].replace("/", "_").replace(":", "_"),
+        os.path.basename(settings["model"]).removesuffix(".keras"),
+        settings["optimizer"],
+        settings["decay"],
+    ]
+    return "-".join(parts)
+
+
+def _announcement(settings, data, model, folder):
+    line = (
+        f"{data.name}: {len(data.train)} training, {len(data.validation)} "
+        f"validation and {len(data.test)} test images"
+    )
+    if data.carved:
+        line += f" ({' and '.join(data.carved)} cut off the training images)"
+    return (
+        f"{line}\n{model.name}: {model.count_params()} parameters; "
+        f"{settings['optimizer']} with decay {settings['decay']}\n"
+        f"Results go to {folder}"
+    )
+
+
+@contextlib.contextmanager
+def _dtype_policy(name) -> Iterator[None]:
+    """Set the policy new layers get, for this run."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
