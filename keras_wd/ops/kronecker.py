@@ -12,7 +12,6 @@ entries G[i, j] and G[k, l] is A[i, k] * S[j, l]: `kron(A, S)` in row-major
 order. A tensor of the rank of its group axes plus one is a diagonal.
 """
 
-import keras
 from keras import ops
 
 
@@ -141,14 +140,13 @@ def kl_scale(quadratic, learning_rate, kl_clip):
     preconditioned variables. Convention: q carries no 1/2, and c bounds
     `lr^2 * q`, twice the KL divergence of the step to second order.
 
-    >>> round(float(kl_scale(4.0, 0.5, 0.25)), 3)
+    >>> from keras import ops
+    >>> round(float(kl_scale(ops.array(4.0), 0.5, 0.25)), 3)
     0.5
 
     Source: Zhang, Wang, Xu and Grosse, 2019, released code.
     """
     quadratic = ops.convert_to_tensor(quadratic)
-    if not keras.backend.is_float_dtype(quadratic.dtype):
-        quadratic = ops.cast(quadratic, "float32")
     learning_rate = ops.cast(learning_rate, quadratic.dtype)
     step = ops.square(learning_rate) * quadratic
     positive = step > 0

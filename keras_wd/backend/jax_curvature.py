@@ -1,0 +1,95 @@
+"""What K-FAC needs from JAX."""
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import jax
+import keras
+from jax import numpy as jnp
+
+
+def compiled(
+    function: Callable,
+    reads: Sequence[keras.Variable],
+    writes: Sequence[keras.Variable],
+    jit_compile: bool,
+) -> Callable:
+    """`function` as one program; its assignments to `writes` take effect.
+
+    Args:
+        function: computes with Keras variables and assigns some of them.
+        reads: every variable it reads and does not assign.
+        writes: every variable it assigns.
+        jit_compile: JAX always compiles.
+    """
+
+    def pure(read_values, write_values, *args):
+        values = [*read_values, *write_values]
+        mapping = list(zip([*reads, *writes], values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping) as state:
+            result = function(*args)
+        return result, [state.get_current_value(v) for v in writes]
+
+    program = jax.jit(pure)
+
+    def run(*args):
+        result, values = program(
+            [v.value for v in reads], [v.value for v in writes], *args
+        )
+        for variable, value in zip(writes, values, strict=True):
+            variable.assign(value)
+        return result
+
+    return run
+
+
+def tapped_vjp(function: Callable) -> tuple:
+    """Run `function(tap)` and differentiate at the tensors it taps.
+
+    Args:
+        function: calls `tap(tensor)`, which returns the tensor to go on with,
+            and returns a list of outputs and anything else.
+
+    Returns:
+        The outputs, the anything else, and `pullback(cotangents)`: one tensor
+        per tap, in order, zeros where the outputs do not depend on it.
+    """
+    shapes = []
+
+    def shaped():
+        def tap(tensor):
+            shapes.append(jax.ShapeDtypeStruct(tensor.shape, tensor.dtype))
+            return tensor
+
+        return function(tap)
+
+    jax.eval_shape(shaped)
+
+    def perturbed(perturbations):
+        remaining = iter(perturbations)
+        return function(lambda tensor: tensor + next(remaining))
+
+    # XLA folds the zeros away.
+    zeros = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    outputs, vjp, rest = jax.vjp(perturbed, zeros, has_aux=True)
+
+    def pullback(cotangents):
+        return vjp(list(cotangents))[0]
+
+    return outputs, rest, pullback
+
+
+def cholesky(matrix):
+    """The lower factor; NaN where the matrix is not positive definite."""
+    return jnp.linalg.cholesky(matrix)
+
+
+def scope(model: keras.Model):
+    """Variables are created anywhere."""
+    return contextlib.nullcontext()
+
+
+def sum_over_replicas(tensors: Sequence) -> list:
+    """Sharded programs see whole sums already."""
+    return list(tensors)

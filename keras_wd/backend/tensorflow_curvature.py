@@ -1,0 +1,87 @@
+"""What K-FAC needs from TensorFlow."""
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+
+def compiled(
+    function: Callable,
+    reads: Sequence[keras.Variable],
+    writes: Sequence[keras.Variable],
+    jit_compile: bool,
+) -> Callable:
+    """`function` as one program; its assignments take effect.
+
+    TensorFlow finds by itself which variables are read and written.
+    """
+    program = tf.function(function, jit_compile=jit_compile)
+    strategy = tf.distribute.get_strategy()
+
+    def run(*args):
+        with _in_scope_of(strategy):
+            return program(*args)
+
+    return run
+
+
+def _in_scope_of(strategy):
+    if strategy.num_replicas_in_sync == 1:
+        return contextlib.nullcontext()
+    return strategy.scope()
+
+
+def tapped_vjp(function: Callable) -> tuple:
+    """Run `function(tap)` and differentiate at the tensors it taps.
+
+    Args:
+        function: calls `tap(tensor)`, which returns the tensor to go on with,
+            and returns a list of outputs and anything else.
+
+    Returns:
+        The outputs, the anything else, and `pullback(cotangents)`: one tensor
+        per tap, in order, zeros where the outputs do not depend on it.
+    """
+    taps = []
+    # Only the taps are watched: the tape starts where it first matters.
+    tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+
+    def tap(tensor):
+        tensor = tf.identity(tensor)
+        tape.watch(tensor)
+        taps.append(tensor)
+        return tensor
+
+    with tape:
+        outputs, rest = function(tap)
+
+    def pullback(cotangents):
+        return tape.gradient(
+            outputs,
+            taps,
+            output_gradients=cotangents,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    return outputs, rest, pullback
+
+
+def cholesky(matrix):
+    """The lower factor; NaN where the matrix is not positive definite."""
+    return tf.linalg.cholesky(matrix)
+
+
+def scope(model: keras.Model):
+    """The scope in which variables that belong to the model are created."""
+    return _in_scope_of(model.distribute_strategy)
+
+
+def sum_over_replicas(tensors: Sequence) -> list:
+    """The sums over replicas, on every replica."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return list(tensors)
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))

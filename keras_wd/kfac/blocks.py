@@ -1,0 +1,261 @@
+"""Curvature blocks: one layer's part of the curvature matrix.
+
+A block holds no tensors and knows no layer. It says which arrays its state
+consists of, how damped inverses come from them, and how a gradient is
+preconditioned. It can be written as plain Python, so that a saved optimizer
+knows its blocks without the model.
+
+    KroneckerBlock   A (x) S over (inputs, outputs) of a kernel and its bias
+    ScaleShiftBlock  one 2 x 2 matrix per pair of a scale and a shift
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from keras import ops
+
+from keras_wd.kfac.packing import Packing
+from keras_wd.ops import kronecker
+
+
+@dataclasses.dataclass(frozen=True)
+class Block(abc.ABC):
+    """One layer's part of the curvature.
+
+    Args:
+        name: path of the layer's first variable.
+        layer: kind of layer, for the report.
+        variables: positions of the variables among the optimizer's.
+    """
+
+    name: str
+    layer: str
+    variables: tuple[int, ...]
+
+    @abc.abstractmethod
+    def factors(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the running averages by name; inverses have the same."""
+
+    @abc.abstractmethod
+    def variable_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the variables it preconditions."""
+
+    @abc.abstractmethod
+    def invert(self, factors: Sequence, damping, relative, cholesky) -> tuple:
+        """Damped inverses of the factors, and whether they are usable.
+
+        Args:
+            factors: the running averages.
+            damping: scalar added to the curvature.
+            relative: scalar; this part of the mean curvature is added too.
+            cholesky: see `keras_wd.ops.kronecker.damped_inverse`.
+        """
+
+    @abc.abstractmethod
+    def multiply(self, factors: Sequence, values: Sequence) -> list:
+        """Factors (or inverses) times values shaped as the variables."""
+
+    @abc.abstractmethod
+    def trace(self, factors: Sequence):
+        """The trace of the block's curvature, a scalar."""
+
+    @abc.abstractmethod
+    def factor_traces(self, factors: Sequence[np.ndarray]) -> dict[str, float]:
+        """The trace of each factor, "trace_" and its name, over groups."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the averages and the inverses in float32."""
+        return 8 * sum(math.prod(shape) for shape in self.factors().values())
+
+    def get_config(self) -> dict:
+        """The block as plain Python."""
+        return {"block": type(self).__name__, **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class KroneckerBlock(Block):
+    """The curvature of a linear map as a Kronecker product.
+
+    Formula: block = A (x) S with `A = mean of a a^T` over all rows that enter
+    the layer (a with a final 1 if there is a bias) and `S = sum of g g^T`
+    over all rows that leave it, divided by the number of loss elements.
+    Convention: where a layer acts at T places per example (a convolution, a
+    sequence), S sums over the places, which puts the factor T of the
+    usual formula inside S; the damped inverse is the same.
+
+    Args:
+        packing: how the variables form the matrix.
+        diagonal_inputs: keep only the diagonal of A.
+        diagonal_outputs: keep only the diagonal of S.
+
+    Source: Martens and Grosse, 2015, section 3; Grosse and Martens, 2016,
+    section 3 for convolutions.
+    """
+
+    packing: Packing
+    diagonal_inputs: bool = False
+    diagonal_outputs: bool = False
+
+    def factors(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of A and S."""
+        packing = self.packing
+        leading = (packing.groups,) if packing.group_axes else ()
+
+        def shape(size, diagonal):
+            return (*leading, size) if diagonal else (*leading, size, size)
+
+        return {
+            "input_factor": shape(packing.rows, self.diagonal_inputs),
+            "output_factor": shape(packing.outputs, self.diagonal_outputs),
+        }
+
+    def variable_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the kernel and of the bias."""
+        shapes = [self.packing.kernel]
+        if self.packing.bias is not None:
+            shapes.append(self.packing.bias)
+        return shapes
+
+    def invert(self, factors: Sequence, damping, relative, cholesky) -> tuple:
+        """`(A + pi sqrt(d) I)^-1`, `(S + sqrt(d)/pi I)^-1`."""
+        inputs, outputs = factors
+        axes = self.packing.group_axes
+        mean = kronecker.mean_diagonal(inputs, axes) * kronecker.mean_diagonal(
+            outputs, axes
+        )
+        dampings = kronecker.split_damping(
+            inputs, outputs, damping + relative * mean, axes
+        )
+        inverses, usable = [], []
+        for factor, share in zip(factors, dampings, strict=True):
+            inverse, good = kronecker.damped_inverse(
+                factor, share, axes, cholesky
+            )
+            inverses.append(inverse)
+            usable.append(good)
+        return inverses, ops.logical_and(*usable)
+
+    def multiply(self, factors: Sequence, values: Sequence) -> list:
+        """`A V S` for V the matrix of the values."""
+        inputs, outputs = factors
+        matrix = self.packing.pack(*values)
+        product = kronecker.multiply_both_sides(
+            inputs, matrix, outputs, self.packing.group_axes
+        )
+        return self.packing.unpack(product)
+
+    def trace(self, factors: Sequence):
+        """`tr A * tr S`, summed over groups."""
+        inputs, outputs = factors
+        axes = self.packing.group_axes
+        means = kronecker.mean_diagonal(inputs, axes) * kronecker.mean_diagonal(
+            outputs, axes
+        )
+        return ops.sum(means) * self.packing.rows * self.packing.outputs
+
+    def factor_traces(self, factors: Sequence[np.ndarray]) -> dict[str, float]:
+        """The traces of A and of S."""
+        axes = self.packing.group_axes
+        traces = {}
+        for name, factor in zip(self.factors(), factors, strict=True):
+            if not kronecker.is_diagonal(factor, axes):
+                factor = np.diagonal(factor, axis1=-2, axis2=-1)
+            traces[f"trace_{name}"] = float(factor.sum())
+        return traces
+
+    @classmethod
+    def from_config(cls, config: dict) -> "KroneckerBlock":
+        """The inverse of `get_config` without its "block"."""
+        packing = Packing.from_config(config["packing"])
+        variables = tuple(config["variables"])
+        return cls(**{**config, "packing": packing, "variables": variables})
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaleShiftBlock(Block):
+    """The curvature of a scale and a shift, unit by unit.
+
+    Formula: per unit the mean over loss elements of `v v^T`, with v the
+    gradients of one example by the unit's scale and shift. A layer with one
+    of the two has 1 x 1 matrices. The damping is added to the diagonal.
+
+    Args:
+        shape: shape of the scale and of the shift.
+
+    Source: Osawa et al., 2019, section 3.3 ("unit-wise").
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    def _entries(self):
+        """Diagonal entries, then the entry beside the diagonal."""
+        return 2 * len(self.variables) - 1
+
+    def factors(self) -> dict[str, tuple[int, ...]]:
+        """One array: the entries of the matrices, (1 or 3, units)."""
+        return {"unit_factor": (self._entries, math.prod(self.shape))}
+
+    def variable_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the scale and the shift."""
+        return [self.shape] * len(self.variables)
+
+    def invert(self, factors: Sequence, damping, relative, cholesky) -> tuple:
+        """The inverses in closed form."""
+        (entries,) = factors
+        count = len(self.variables)
+        damping = ops.cast(damping, entries.dtype)
+        damping = damping + relative * ops.mean(entries[:count])
+        if count == 1:
+            damped = entries + damping
+            usable = ops.all(damped > 0)
+            inverse = 1.0 / damped
+        else:
+            scale, shift = entries[0] + damping, entries[1] + damping
+            beside = entries[2]
+            determinant = scale * shift - beside * beside
+            usable = ops.all(ops.logical_and(scale > 0, determinant > 0))
+            inverse = ops.stack([shift, scale, -beside]) / determinant
+        return [inverse], ops.logical_and(usable, kronecker.all_finite(inverse))
+
+    def multiply(self, factors: Sequence, values: Sequence) -> list:
+        """The matrix of every unit times its values."""
+        (entries,) = factors
+        flat = [ops.reshape(value, (-1,)) for value in values]
+        if len(flat) == 1:
+            products = [entries[0] * flat[0]]
+        else:
+            products = [
+                entries[0] * flat[0] + entries[2] * flat[1],
+                entries[2] * flat[0] + entries[1] * flat[1],
+            ]
+        return [ops.reshape(product, self.shape) for product in products]
+
+    def trace(self, factors: Sequence):
+        """The sum of the diagonal entries."""
+        return ops.sum(factors[0][: len(self.variables)])
+
+    def factor_traces(self, factors: Sequence[np.ndarray]) -> dict[str, float]:
+        """The trace over all units."""
+        diagonal = factors[0][: len(self.variables)]
+        return {"trace_unit_factor": float(diagonal.sum())}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "ScaleShiftBlock":
+        """The inverse of `get_config` without its "block"."""
+        shape = tuple(config["shape"])
+        variables = tuple(config["variables"])
+        return cls(**{**config, "shape": shape, "variables": variables})
+
+
+_KINDS = {kind.__name__: kind for kind in (KroneckerBlock, ScaleShiftBlock)}
+
+
+def block_from_config(config: dict) -> Block:
+    """A block from what `Block.get_config` returned, also after JSON."""
+    config = dict(config)
+    return _KINDS[config.pop("block")].from_config(config)

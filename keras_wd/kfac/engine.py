@@ -1,0 +1,220 @@
+"""Registers a model, measures and inverts its curvature, preconditions."""
+
+import time
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wd.backend import curvature as seam
+from keras_wd.kfac.estimators import metrics_of
+from keras_wd.kfac.losses import output_losses
+from keras_wd.kfac.programs import Inversion
+from keras_wd.kfac.programs import Measurement
+from keras_wd.kfac.registration import Registration
+from keras_wd.kfac.registration import register
+from keras_wd.kfac.state import BlockState
+
+
+class Engine:
+    """What `KFAC` does besides being an optimizer.
+
+    Args:
+        estimator: see `keras_wd.kfac.estimators`.
+        decay: weight of the past in the averages.
+        limit: factors larger than this are diagonal.
+        seed: where labels and signs are drawn from.
+        add_variable: `Optimizer.add_variable`.
+    """
+
+    def __init__(
+        self,
+        estimator: str,
+        decay: float,
+        limit: int,
+        seed: keras.random.SeedGenerator,
+        add_variable: Callable,
+    ):
+        self.registration = None
+        self.state = None
+        self.seconds = {"curvature": 0.0, "inverses": 0.0}
+        self._estimator = estimator
+        self._decay = decay
+        self._limit = limit
+        self._seed = seed
+        self._add_variable = add_variable
+        self._ids = ()
+        self._layers = None
+        self._measurements = {}
+        self._inversion = None
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Remember the variables; create the state of known blocks."""
+        # Ids and no variables: an optimizer must not own those of a model.
+        self._ids = tuple(id(variable) for variable in variables)
+        if self.registration is not None:
+            self.registration = self.registration.fitted(variables)
+            self._create_state(variables)
+
+    def _create_state(self, variables):
+        blocks = self.registration.blocks
+        dtypes = [
+            keras.backend.standardize_dtype(variables[b.variables[0]].dtype)
+            for b in blocks
+        ]
+        self.state = BlockState(blocks, self._add_variable, dtypes)
+
+    def register(self, model: keras.Model, x) -> None:
+        """Find the model's blocks, once.
+
+        Raises:
+            ValueError: if the model is not the one the optimizer was built
+                for, or none of its layers can have a block.
+        """
+        if self._layers is not None and self._layers[0] == id(model):
+            return
+        by_id = {id(v): v for v in model.trainable_variables}
+        if any(key not in by_id for key in self._ids):
+            raise ValueError(
+                "`model` must be the model whose variables the optimizer was "
+                f"built with. Received: model={model.name!r}, which has not "
+                "all of them."
+            )
+        variables = [by_id[key] for key in self._ids]
+        positions = {key: i for i, key in enumerate(self._ids)}
+        found, layers = register(model, x, positions, variables, self._limit)
+        if self.registration is None:
+            self.registration = found
+            with seam.scope(model):
+                self._create_state(variables)
+        elif not self.registration.same_structure(found):
+            raise ValueError(
+                "`model` must have the blocks the optimizer was saved with. "
+                f"Received: model={model.name!r} with other blocks. Create a "
+                "new KFAC for a new model."
+            )
+        self._layers = (id(model), layers)
+        self._measurements = {}
+
+    def measure(
+        self, model: keras.Model, batch: tuple, loss, first_pass: bool
+    ) -> None:
+        """Move the averages by the curvature of one batch."""
+        start = time.perf_counter()
+        x, y, sample_weight = (_tensors(part) for part in batch)
+        self.register(model, keras.tree.map_structure(lambda t: t[:1], x))
+        chosen = getattr(model, "loss", None) if loss is None else loss
+        # The objects are kept so that their ids stay theirs.
+        key = (id(chosen), getattr(model, "jit_compile", True))
+        if key not in self._measurements:
+            self._measurements[key] = (chosen, self._program(model, loss))
+        if self._estimator != "empirical":
+            y = None
+        elif y is None:
+            raise ValueError(
+                "`y` must be given for estimator='empirical'. Received: y=None."
+            )
+        self._measurements[key][1]((x, y, sample_weight), first_pass)
+        self.seconds["curvature"] += time.perf_counter() - start
+
+    def _program(self, model, loss):
+        losses = None
+        if self._estimator.startswith("gauss_newton"):
+            if loss is not None or getattr(model, "loss", None) is not None:
+                losses = output_losses(model, loss)
+        else:
+            losses = output_losses(model, loss)
+            if losses is None:
+                raise ValueError(
+                    "`model` must be compiled with a loss, or `loss` given, "
+                    f"for estimator={self._estimator!r}. Received: "
+                    "loss=None."
+                )
+        if self._estimator != "empirical":
+            # Refusals come now, and not while the program is traced.
+            count = len(losses) if losses else 1
+            metrics_of(self._estimator, losses, count)
+        return Measurement(
+            model,
+            self._layers[1],
+            self.state,
+            losses,
+            self._estimator,
+            self._decay,
+            self._seed,
+        )
+
+    def invert(self, damping: float, jit_compile: bool) -> None:
+        """Renew the inverses from the averages."""
+        start = time.perf_counter()
+        if self._inversion is None or self._inversion[0] != jit_compile:
+            self._inversion = (jit_compile, Inversion(self.state, jit_compile))
+        self._inversion[1](damping)
+        self.seconds["inverses"] += time.perf_counter() - start
+
+    def precondition(self, gradients: dict) -> dict:
+        """`C^-1 g` for the gradients of all blocks.
+
+        Args:
+            gradients: by position of the variable. Blocks without a gradient
+                of their first variable are left out.
+
+        Returns:
+            The preconditioned gradients by position.
+        """
+        return self._multiplied(self.state.inverses, gradients)
+
+    def curvature_times(self, values: dict) -> dict:
+        """`C v` with the running averages, for values by position."""
+        return self._multiplied(self.state.factors, values)
+
+    def _multiplied(self, matrices, values):
+        products = {}
+        for block, own in zip(self.state.blocks, matrices, strict=True):
+            if block.variables[0] not in values:
+                continue
+            own = [ops.convert_to_tensor(matrix) for matrix in own]
+            first = values[block.variables[0]]
+            given = []
+            for position, shape in zip(
+                block.variables, block.variable_shapes(), strict=True
+            ):
+                value = values.get(position)
+                if value is None:
+                    value = ops.zeros(shape, dtype=first.dtype)
+                given.append(ops.cast(value, own[0].dtype))
+            for position, value in zip(
+                block.variables, block.multiply(own, given), strict=True
+            ):
+                if position in values:
+                    products[position] = value
+        return products
+
+    def get_config(self) -> dict | None:
+        """The registration as plain Python, if there is one."""
+        if self.registration is None:
+            return None
+        return self.registration.get_config()
+
+    def set_config(self, config: dict | None) -> None:
+        """Take over the registration of a saved optimizer."""
+        if config is not None:
+            self.registration = Registration.from_config(config)
+
+
+def _tensors(structure):
+    """Arrays as tensors, floats in Keras's float type as in `fit`."""
+    if structure is None:
+        return None
+
+    def convert(array):
+        if ops.is_tensor(array):
+            return array
+        array = np.asarray(array)
+        floating = array.dtype.kind == "f"
+        dtype = keras.config.floatx() if floating else None
+        return ops.convert_to_tensor(array, dtype=dtype)
+
+    return keras.tree.map_structure(convert, structure)

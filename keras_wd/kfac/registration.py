@@ -1,0 +1,182 @@
+"""Which layers of a model get which blocks, and why the rest get none."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+from keras_wd.kfac.blocks import Block
+from keras_wd.kfac.blocks import block_from_config
+from keras_wd.kfac.interception import intercepted
+from keras_wd.kfac.readers import Reader
+
+
+def run_model(model: keras.Model, x):
+    """The outputs in training mode; the model's state stays as it is."""
+    mapping = [(v, ops.convert_to_tensor(v)) for v in model.variables]
+    with keras.StatelessScope(state_mapping=mapping):
+        return keras.tree.flatten(model(x, training=True))
+
+
+@dataclasses.dataclass
+class Seen:
+    """A layer that was called while the model ran."""
+
+    layer: keras.Layer
+    reader: Reader
+    inputs: object
+    uses: int = 0
+    in_loop: bool = False
+
+
+def survey(model: keras.Model, x) -> list[Seen]:
+    """The known layers a forward pass calls, in order of first use."""
+    found = {}
+
+    def observe(layer, reader, call, inputs, in_loop):
+        if in_loop:
+            outputs, inputs = call(inputs), None
+        else:
+            outputs, inputs = reader.run(layer, call, inputs, lambda y: y)
+        seen = found.setdefault(id(layer), Seen(layer, reader, inputs))
+        seen.uses += 1
+        seen.in_loop |= in_loop
+        return outputs
+
+    with intercepted(observe):
+        run_model(model, x)
+    return list(found.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """The blocks of an optimizer's variables.
+
+    Args:
+        blocks: in order of the model's first use of their layers.
+        reasons: why a variable has no block, by position.
+    """
+
+    blocks: tuple[Block, ...]
+    reasons: dict[int, str]
+
+    def get_config(self) -> dict:
+        """Plain Python."""
+        return {
+            "blocks": [block.get_config() for block in self.blocks],
+            "reasons": {str(i): text for i, text in self.reasons.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Registration":
+        """The inverse of `get_config`."""
+        return cls(
+            tuple(block_from_config(block) for block in config["blocks"]),
+            {int(i): text for i, text in config["reasons"].items()},
+        )
+
+    def same_structure(self, other: "Registration") -> bool:
+        """Whether both have the same blocks, whatever their names."""
+        return [_nameless(b) for b in self.blocks] == [
+            _nameless(b) for b in other.blocks
+        ]
+
+    def fitted(self, variables: Sequence[keras.Variable]) -> "Registration":
+        """This registration with the names the variables have now.
+
+        Raises:
+            ValueError: unless the variables have the shapes of the blocks.
+        """
+        blocks = []
+        for block in self.blocks:
+            shapes = [
+                tuple(variables[i].shape) if i < len(variables) else None
+                for i in block.variables
+            ]
+            if shapes != block.variable_shapes():
+                raise ValueError(
+                    "`variables` must be those of the model the optimizer was "
+                    f"saved with. Received: shapes {shapes} where "
+                    f"{block.name} has {block.variable_shapes()}. Create a "
+                    "new KFAC for a new model."
+                )
+            name = variables[block.variables[0]].path
+            blocks.append(dataclasses.replace(block, name=name))
+        return Registration(tuple(blocks), self.reasons)
+
+
+def _nameless(block):
+    return dataclasses.replace(block, name="")
+
+
+def register(
+    model: keras.Model,
+    x,
+    positions: dict[int, int],
+    variables: Sequence[keras.Variable],
+    limit: int,
+) -> tuple[Registration, list[Seen]]:
+    """Blocks for every layer that can have one, and those layers.
+
+    Args:
+        model: built.
+        x: a batch of inputs; one example is enough.
+        positions: position of each of the optimizer's variables by its id.
+        variables: the optimizer's variables.
+        limit: factors larger than this are diagonal.
+
+    Raises:
+        ValueError: if no layer can have a block.
+    """
+    layers = survey(model, x)
+    owners = collections.Counter(
+        id(v) for seen in layers for v in seen.reader.variables(seen.layer)
+    )
+    blocks, kept, reasons = [], [], {}
+    for seen in layers:
+        own = seen.reader.variables(seen.layer)
+        known = [positions[id(v)] for v in own if id(v) in positions]
+        if not own or id(own[0]) not in positions:
+            reason = f"the first variable of its {_kind(seen)} is not trained"
+        elif seen.in_loop:
+            reason = f"its {_kind(seen)} is called inside a loop"
+        elif any(owners[id(v)] > 1 for v in own):
+            reason = "several layers share it"
+        else:
+            name = variables[positions[id(own[0])]].path
+            block = seen.reader.block(
+                seen.layer, name, known, seen.inputs, limit
+            )
+            if isinstance(block, Block):
+                blocks.append(block)
+                kept.append(seen)
+                reason = f"the bias of its {_kind(seen)} has other axes"
+            else:
+                reason = block
+        reasons.update((position, reason) for position in known)
+    covered = {i for block in blocks for i in block.variables}
+    unknown = "its layer is of no known kind, or was not called"
+    registration = Registration(
+        tuple(blocks),
+        {
+            i: reasons.get(i, unknown)
+            for i in range(len(variables))
+            if i not in covered
+        },
+    )
+    if not blocks:
+        listed = "; ".join(
+            f"{variables[i].path}: {why}"
+            for i, why in registration.reasons.items()
+        )
+        raise ValueError(
+            "`model` must have a layer that K-FAC knows. Received: "
+            f"model={model.name!r} with {listed}."
+        )
+    return registration, kept
+
+
+def _kind(seen):
+    return type(seen.layer).__name__

@@ -1,0 +1,109 @@
+"""What K-FAC registered and what it measured, for people and for logs."""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wd.kfac.engine import Engine
+from keras_wd.kfac.registration import Registration
+
+
+def table(registration: Registration, names: Sequence[str]) -> str:
+    """One line per variable: block, factors and memory, or the reason.
+
+    Args:
+        registration: the blocks.
+        names: paths of the optimizer's variables.
+    """
+    rows = [("variable", "block", "factors", "memory")]
+    total = 0
+    for position, name in enumerate(names):
+        block = next(
+            (b for b in registration.blocks if position in b.variables), None
+        )
+        if block is None:
+            reason = registration.reasons[position]
+            rows.append((name, "plain gradient", reason, ""))
+        elif position != block.variables[0]:
+            first = names[block.variables[0]]
+            rows.append((name, "with", first, ""))
+        else:
+            factors = ", ".join(
+                f"{key} {'x'.join(map(str, shape))}"
+                for key, shape in block.factors().items()
+            )
+            kind = f"{type(block).__name__} ({block.layer})"
+            rows.append((name, kind, factors, _size(block.memory)))
+            total += block.memory
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+    lines.append(f"total: {_size(total)} for factors and inverses")
+    return "\n".join(lines)
+
+
+def _size(count):
+    power = min(int(math.log(count, 1024)), 3) if count else 0
+    unit = ("B", "KiB", "MiB", "GiB")[power]
+    return f"{count / 1024**power:.4g} {unit}"
+
+
+def numbers(engine: Engine) -> dict[str, float]:
+    """Traces, counts and seconds as Python numbers.
+
+    "trace" is that of the whole curvature, the sum over blocks.
+    """
+    state = engine.state
+    traces = [
+        float(block.trace([ops.convert_to_tensor(f) for f in factors]))
+        for block, factors in zip(state.blocks, state.factors, strict=True)
+    ]
+
+    def total(counter):
+        return float(ops.convert_to_numpy(counter).sum())
+
+    return {
+        "curvature_trace": sum(traces),
+        "curvature_updates": float(ops.convert_to_numpy(state.updates).max()),
+        "curvature_skipped": total(state.skipped),
+        "inverse_retries": total(state.retries),
+        "inverse_failures": total(state.failures),
+        "curvature_seconds": engine.seconds["curvature"],
+        "inverse_seconds": engine.seconds["inverses"],
+    }
+
+
+def quadratic_form(engine: Engine, values: dict) -> float:
+    """`sum v . C v` over the blocks, for values by position."""
+    products = engine.curvature_times(values)
+    return sum(
+        float(ops.sum(ops.cast(values[i], product.dtype) * product))
+        for i, product in products.items()
+    )
+
+
+def blocks(
+    engine: Engine, variables: Sequence[keras.Variable], damping: float
+) -> dict[str, dict[str, float]]:
+    """Traces, squared norm and effective damping of every block, by name."""
+    state = engine.state
+    found = {}
+    for block, factors in zip(state.blocks, state.factors, strict=True):
+        norm = sum(
+            float(np.sum(np.square(ops.convert_to_numpy(variables[i]))))
+            for i in block.variables
+        )
+        arrays = [ops.convert_to_numpy(factor) for factor in factors]
+        found[block.name] = {
+            **block.factor_traces(arrays),
+            "weight_norm_squared": norm,
+            "effective_damping": norm * damping,
+        }
+    return found

@@ -1,0 +1,106 @@
+"""The state of all blocks as variables of the optimizer."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import keras
+from keras import initializers
+
+from keras_wd.kfac.blocks import Block
+
+
+class _Identity(initializers.Initializer):
+    """Identity matrices, or ones for diagonals; see `identity_of`."""
+
+    def __init__(self, diagonal: bool):
+        self.diagonal = diagonal
+
+    def __call__(self, shape, dtype=None):
+        if self.diagonal:
+            return keras.ops.ones(shape, dtype=dtype)
+        eye = keras.ops.eye(shape[-1], dtype=dtype)
+        return keras.ops.broadcast_to(eye, shape)
+
+    def get_config(self) -> dict:
+        return {"diagonal": self.diagonal}
+
+
+def _initial_inverse(block, shape, factors):
+    """The identity: a block without a good inverse uses the plain gradient."""
+    if "unit_factor" in factors:
+        return _UnitIdentity()
+    group_axes = block.packing.group_axes
+    return _Identity(len(shape) == 1 + group_axes)
+
+
+class _UnitIdentity(initializers.Initializer):
+    """Diagonal entries 1, the entry beside the diagonal 0."""
+
+    def __call__(self, shape, dtype=None):
+        entries = [1.0] * ((shape[0] + 1) // 2) + [0.0] * (shape[0] // 2)
+        column = keras.ops.reshape(
+            keras.ops.convert_to_tensor(entries, dtype=dtype), (-1, 1)
+        )
+        return keras.ops.broadcast_to(column, shape)
+
+
+class BlockState:
+    """The running averages and damped inverses of all blocks.
+
+    Args:
+        blocks: the blocks.
+        add: `Optimizer.add_variable`.
+        dtypes: of each block's variables; factors are float32, or float64
+            for float64 variables.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], add: Callable, dtypes: Sequence[str]
+    ):
+        self.blocks = list(blocks)
+        self.dtypes = [
+            "float64" if dtype == "float64" else "float32" for dtype in dtypes
+        ]
+        self.factors, self.inverses = [], []
+        for block, dtype in zip(self.blocks, self.dtypes, strict=True):
+            name = block.name.replace("/", "_")
+            shapes = block.factors()
+            self.factors.append(
+                [
+                    add(shape, "zeros", dtype=dtype, name=f"{name}_{key}")
+                    for key, shape in shapes.items()
+                ]
+            )
+            self.inverses.append(
+                [
+                    add(
+                        shape,
+                        _initial_inverse(block, shape, shapes),
+                        dtype=dtype,
+                        name=f"{name}_{key}_inverse",
+                    )
+                    for key, shape in shapes.items()
+                ]
+            )
+        count = (len(self.blocks),)
+
+        def counter(name):
+            return add(count, "zeros", dtype="float32", name=name)
+
+        self.updates = counter("curvature_updates")
+        self.skipped = counter("curvature_skipped")
+        self.inversions = counter("curvature_inversions")
+        self.retries = counter("curvature_retries")
+        self.failures = counter("curvature_failures")
+
+    @property
+    def averages(self) -> list[keras.Variable]:
+        """What a measurement assigns."""
+        factors = [f for block in self.factors for f in block]
+        return [*factors, self.updates, self.skipped]
+
+    @property
+    def inverted(self) -> list[keras.Variable]:
+        """What an inversion assigns."""
+        inverses = [i for block in self.inverses for i in block]
+        return [*inverses, self.inversions, self.retries, self.failures]

@@ -1,0 +1,241 @@
+"""K-FAC as a Keras optimizer."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import initializers
+from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
+
+from keras_wd import backend
+from keras_wd.backend import curvature as seam
+from keras_wd.errors import check_choice
+from keras_wd.errors import check_count
+from keras_wd.errors import check_number
+from keras_wd.kfac.engine import Engine
+from keras_wd.kfac.estimators import ESTIMATORS
+from keras_wd.ops.kronecker import kl_scale
+from keras_wd.optimizers.curvature import NO_CURVATURE
+from keras_wd.optimizers.curvature import MeasuresCurvature
+from keras_wd.optimizers.state import load_state
+from keras_wd.optimizers.state import save_state
+from keras_wd.schedules import check_rate
+from keras_wd.schedules import deserialize_rate
+from keras_wd.schedules import serialize_rate
+
+
+@keras.saving.register_keras_serializable("keras_wd")
+class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
+    """Natural gradient with a Kronecker-factored curvature.
+
+    Formula, per layer with gradient matrix G (inputs x outputs, the bias as
+    the last row), `A = E[a a^T]`, `S = E[g g^T]`, damping d:
+    `U = (A + pi sqrt(d) I)^-1 G (S + sqrt(d)/pi I)^-1` with
+    `pi = sqrt((tr A / n) / (tr S / m))`; then, as in `keras.optimizers.SGD`,
+    `velocity <- momentum * velocity - lr * U` and `w <- w + velocity`.
+    Convention: A and S belong to the mean loss of the compiled model, so d
+    adds to the curvature of the very loss that is printed.
+
+    The curvature is measured between the steps, by the callback
+    `keras_wd.callbacks.Curvature` in `fit` or by `update_curvature` in a loop
+    of your own; a step without any raises. A variable of a layer K-FAC does
+    not know takes the plain gradient; `summary` lists it.
+
+    Clipping acts on the gradient before it is preconditioned; accumulated
+    gradients are preconditioned once they are complete; the moving average
+    (`use_ema`) and loss scaling are Keras's own. Measuring does not scale the
+    loss: what it sends backwards is not divided by the batch size.
+
+    Args:
+        learning_rate: a float or a schedule.
+        damping: d >= 0, a float or a schedule of `iterations`; read when
+            inverses are computed.
+        momentum: in [0, 1).
+        curvature_decay: weight of the past in the averages of A and S, in
+            [0, 1), with the start corrected for.
+        kl_clip: None, or c > 0: U is scaled by
+            `min(1, sqrt(c / (lr^2 sum g . U)))`, over the variables with a
+            block.
+        estimator: "fisher" (labels drawn from the model's predictions),
+            "gauss_newton" (identity metric on the outputs), their noise-free
+            forms "fisher_exact" and "gauss_newton_exact" (one backward pass
+            per output), or "empirical" (the labels of the data).
+        max_factor_size: a larger factor keeps its diagonal only. A factor of
+            size n takes `8 n^2` bytes with its inverse.
+        seed: of the drawn labels.
+        **kwargs: any further argument of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: if an argument is out of range, or a step is taken before
+            there is curvature.
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_wd.optimizers import KFAC
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    >>> optimizer = KFAC(0.5, damping=1e-4, momentum=0.0)
+    >>> model.compile(optimizer, "mse")
+    >>> x = np.random.default_rng(0).normal(size=(64, 3))
+    >>> y = x @ np.array([[1.0], [2.0], [3.0]])
+    >>> for _ in range(20):
+    ...     optimizer.update_curvature(model, x)
+    ...     loss = model.train_on_batch(x, y)
+    >>> bool(loss < 0.05)
+    True
+
+    Source: Martens and Grosse, 2015, "Optimizing Neural Networks with
+    Kronecker-factored Approximate Curvature"; convolutions: Grosse and
+    Martens, 2016; as used with weight decay: Zhang, Wang, Xu and Grosse, 2019.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule,
+        damping: float | LearningRateSchedule = 1e-3,
+        momentum: float = 0.9,
+        curvature_decay: float = 0.95,
+        kl_clip: float | None = None,
+        estimator: str = "fisher",
+        max_factor_size: int = 8192,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.momentum = _check_fraction("momentum", momentum)
+        self.curvature_decay = _check_fraction(
+            "curvature_decay", curvature_decay
+        )
+        if kl_clip is not None:
+            kl_clip = check_number("kl_clip", kl_clip, above=0)
+        self.kl_clip = kl_clip
+        self.estimator = check_choice("estimator", estimator, ESTIMATORS)
+        self.max_factor_size = check_count("max_factor_size", max_factor_size)
+        self.seed = seed
+        noise = keras.random.SeedGenerator(seed)
+        # Tracked, so that a resumed run draws the labels it would have drawn.
+        self.noise_state = noise.state
+        self._damping = check_rate("damping", damping)
+        if not isinstance(damping, LearningRateSchedule):
+            self._damping = self.add_variable(
+                shape=(),
+                initializer=initializers.Constant(damping),
+                dtype="float32",
+                aggregation="only_first_replica",
+                name="damping",
+            )
+        self._engine = Engine(
+            self.estimator,
+            self.curvature_decay,
+            self.max_factor_size,
+            noise,
+            self.add_variable,
+        )
+        self._has_curvature = False
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the velocities, and the factors if they are known."""
+        if self.built:
+            return
+        variables = list(variables)
+        super().build(variables)
+        if self.momentum:
+            self.velocities = self.add_optimizer_variables(
+                variables, "velocity"
+            )
+        self._engine.build(variables)
+
+    def apply(self, grads, trainable_variables=None) -> None:
+        """One step; raises if no curvature has been measured."""
+        if not self._has_curvature:
+            raise ValueError(NO_CURVATURE)
+        super().apply(grads, trainable_variables)
+
+    # The one place after clipping and accumulation that sees all gradients;
+    # there is no public one. `_get_variable_index` goes with it: on
+    # TensorFlow variables arrive without a path.
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        grads = [ops.convert_to_tensor(g, sparse=False) for g in grads]
+        replicas = 1
+        if self.kl_clip is not None:
+            # The clip is not linear: it has to see the sum over replicas.
+            grads = seam.sum_over_replicas(grads)
+            replicas = backend.replica_count()
+        positions = [self._get_variable_index(v) for v in trainable_variables]
+        by_position = dict(zip(positions, grads, strict=True))
+        steps = self._engine.precondition(by_position)
+        if self.kl_clip is not None:
+            quadratic = sum(
+                ops.sum(ops.cast(by_position[i], "float32") * step)
+                for i, step in steps.items()
+            )
+            scale = kl_scale(quadratic, learning_rate, self.kl_clip)
+            steps = {i: scale * step for i, step in steps.items()}
+        by_position.update(
+            (i, ops.cast(step, by_position[i].dtype))
+            for i, step in steps.items()
+        )
+        grads = [by_position[i] for i in positions]
+        if replicas > 1:
+            grads = [g / replicas for g in grads]
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        """The heavy-ball step, on the preconditioned gradient."""
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        gradient = ops.cast(gradient, variable.dtype)
+        if not self.momentum:
+            self.assign_sub(variable, gradient * learning_rate)
+            return
+        velocity = self.velocities[self._get_variable_index(variable)]
+        momentum = ops.cast(self.momentum, variable.dtype)
+        step = velocity * momentum - gradient * learning_rate
+        self.assign(velocity, step)
+        self.assign_add(variable, step)
+
+    def save_own_variables(self, store) -> None:
+        """Store the state by name."""
+        save_state(store, self.variables, [], self._trainable_variables)
+
+    def load_own_variables(self, store) -> None:
+        """Load what was stored; raise if it does not fit."""
+        save = self.variables, [], self._trainable_variables
+        load_state(store, *save, self.name)
+        state = self._engine.state
+        self._has_curvature = state is not None and bool(
+            ops.convert_to_numpy(state.inversions).any()
+        )
+
+    def get_config(self) -> dict:
+        """The constructor's arguments and the blocks as plain Python."""
+        damping = self._damping
+        if not isinstance(damping, LearningRateSchedule):
+            damping = float(ops.convert_to_numpy(damping))
+        config = super().get_config()
+        config.update(
+            damping=serialize_rate(damping),
+            momentum=self.momentum,
+            curvature_decay=self.curvature_decay,
+            kl_clip=self.kl_clip,
+            estimator=self.estimator,
+            max_factor_size=self.max_factor_size,
+            seed=self.seed,
+            registration=self._engine.get_config(),
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None) -> "KFAC":
+        """The inverse of `get_config`."""
+        config = dict(config)
+        registration = config.pop("registration", None)
+        config["damping"] = deserialize_rate(config["damping"])
+        optimizer = super().from_config(config, custom_objects)
+        optimizer._engine.set_config(registration)
+        return optimizer
+
+
+def _check_fraction(name, value):
+    value = check_number(name, value, minimum=0)
+    if value >= 1:
+        raise ValueError(f"`{name}` must be < 1. Received: {name}={value!r}")
+    return value
