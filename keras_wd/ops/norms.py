@@ -70,4 +70,5 @@ def lp_gradient(w, p: float, fused: bool = False):
         return w
     if p >= 1:
         return ops.sign(w) * abs_power(w, p - 1, fused)
-    return w / abs_power(ops.maximum(ops.abs(w), SMALLEST_MAGNITUDE), 2 - p)
+    magnitude = ops.maximum(ops.abs(w), SMALLEST_MAGNITUDE)
+    return w * abs_power(magnitude, p - 2, fused)

@@ -129,10 +129,5 @@ def _two_thirds_root(a, s):
 def _polish(t, a, s, p, fused):
     """One Newton step for t + s t^(p-1) = a."""
     t = ops.maximum(t, 1e-30)
-    # Powers below zero come from the nearest power that is not negative.
-    rate = s * (abs_power(t, p - 1, fused) if p > 1 else _negative(t, p, fused))
+    rate = s * abs_power(t, p - 1, fused)
     return t - (t + rate - a) / (1 + (p - 1) * rate / t)
-
-
-def _negative(t, p, fused):
-    return abs_power(t, p, fused) / t

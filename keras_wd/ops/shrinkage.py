@@ -13,11 +13,10 @@ from keras_wd.ops.precision import in_float32
 
 @in_float32
 def lp_shrink(w, previous, strength, p: float, fused: bool = False):
-    """`w X / (X + s)` with `X = |previous|^(2-p)`: the pAdam step.
+    """`w / (1 + s |previous|^(p-2))`: the pAdam step.
 
     It is the proximal step of the quadratic `(s/2) |previous|^(p-2) w^2`
-    that touches `(s/p) |w|^p` at `previous`. For p >= 2 the equal form
-    `w / (1 + s |previous|^(p-2))` avoids dividing by zero.
+    that touches `(s/p) |w|^p` at `previous`.
 
     Args:
         w: weights after the inner step, any shape.
@@ -29,12 +28,9 @@ def lp_shrink(w, previous, strength, p: float, fused: bool = False):
     Source: Outmezguine and Levi, 2024, "Decoupled Weight Decay for Any p
     Norm", the printed update (with lambda, not the code's p * lambda).
     """
-    if p >= 2:
-        return w / (1 + strength * abs_power(previous, p - 2, fused))
-    x = abs_power(previous, 2 - p, fused)
-    # At strength zero this adds one above and below, and 0/0 becomes 1/1.
-    idle = ops.cast(strength <= 0, x.dtype)
-    return w * ((x + idle) / (x + (strength + idle)))
+    shrunk = w / (1 + strength * abs_power(previous, p - 2, fused))
+    # At strength zero, zero times an infinite power is not a number.
+    return ops.where(strength > 0, shrunk, w)
 
 
 @in_float32

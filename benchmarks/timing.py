@@ -1,0 +1,41 @@
+"""Comparing functions on a noisy machine: in turn, in one run, by medians."""
+
+import statistics
+import time
+from collections.abc import Callable
+from collections.abc import Mapping
+
+
+def alternate(
+    functions: Mapping[str, Callable[[], object]],
+    rounds: int = 15,
+    warmup: int = 3,
+) -> dict[str, list[float]]:
+    """Call every function once a round; return the seconds of each call.
+
+    A function must return only when its work is done.
+    """
+    seconds = {name: [] for name in functions}
+    for number in range(warmup + rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if number >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratios(
+    seconds: Mapping[str, list[float]], baseline: str
+) -> dict[str, float]:
+    """Median over the rounds of each function's time by the baseline's.
+
+    The ratio is taken within a round, so that a machine that slows down for a
+    while slows both of them down.
+    """
+    return {
+        name: statistics.median(
+            a / b for a, b in zip(times, seconds[baseline], strict=True)
+        )
+        for name, times in seconds.items()
+    }
