@@ -31,7 +31,7 @@ def check_number(
         and (maximum is None or value <= maximum)
     )
     if not fits:
-        expected = " and ".join(["a finite number", *bounds])
+        expected = f"a finite number {' and '.join(bounds)}".strip()
         raise ValueError(
             f"`{name}` must be {expected}. Received: {name}={value!r}"
         )

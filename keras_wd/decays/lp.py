@@ -129,11 +129,12 @@ class _PowerDecay(SeparableDecay):
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
 class Lp(_PowerDecay):
-    """Decoupled decay for any p-norm: `w <- w+ X / (X + s)`, X = |w-|^(2-p).
+    """Decoupled decay for any p-norm: `w <- w+ / (1 + s |w-|^(p-2))`.
 
-    At p = 2 this is `w+ / (1 + s)`. For p < 1 small weights fall to zero
-    faster and faster and most of a network ends there (below 1e-13, not by a
-    threshold); 1 < p < 2 shrinks gently without exact zeros.
+    With `X = |w-|^(2-p)` this is `w+ X / (X + s)`; at p = 2, `w+ / (1 + s)`.
+    For p < 1 small weights fall to zero faster and faster and most of a
+    network ends there (below 1e-13, not by a threshold); 1 < p < 2 shrinks
+    gently without exact zeros.
 
     Penalty: `(rate / p) * sum |w|^p`, so that every p reads like weight decay;
     `lambda_p` of the authors' code is `rate / p`.
@@ -172,12 +173,13 @@ class Lp(_PowerDecay):
             return
         for variable in variables:
             if not backend.concrete_value(variable).any():
+                ending = "/".join(variable.path.split("/")[-2:])
                 raise ValueError(
                     "`where` must select variables that are not all zero, "
                     f"because Lp with p={self.p:g} < 2 keeps a zero at zero "
                     f"for ever. Received: where={self.where!r}, which selects "
                     f"{variable.path}. Initialize it otherwise, or leave it "
-                    f"out with `& ~where.paths({variable.path!r})`."
+                    f"out with `& ~where.paths({ending!r})`."
                 )
 
     def shrink_one(self, weight, previous, strength):
@@ -222,6 +224,23 @@ class ProximalLp(_PowerDecay):
 
     needs_previous = False
     couplings = ("decoupled", "independent")
+
+    def __init__(
+        self,
+        weight_decay: float | LearningRateSchedule,
+        p: float,
+        where: selections.Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+    ):
+        if coupling == "coupled":
+            raise ValueError(
+                "`coupling` must be 'decoupled' or 'independent' for a "
+                "proximal step. Received: coupling='coupled'. Use "
+                "decays.Lp(..., coupling='coupled'), which adds the gradient "
+                "of the same penalty."
+            )
+        super().__init__(weight_decay, p, where, coupling, name)
 
     @staticmethod
     def _check_p(p):
