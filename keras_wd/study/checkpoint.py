@@ -100,6 +100,6 @@ def remove(folder: str) -> None:
 
 
 def _as_array(variable):
-    value = keras.ops.convert_to_numpy(variable)
+    value = np.asarray(variable)
     # NumPy files do not know bfloat16; float32 holds it exactly.
     return value.astype("float32") if value.dtype == "bfloat16" else value

@@ -10,6 +10,7 @@ from importlib import metadata
 import keras
 
 import keras_wd
+from keras_wd.study import command_line
 from keras_wd.study import flags
 from keras_wd.study import networks
 from keras_wd.study import recipes
@@ -72,7 +73,7 @@ def from_command_line(arguments: Sequence[str]) -> dict:
         UsageError: naming the flag, in one line.
     """
     launch = flags.define()
-    flags.parse(launch, arguments)
+    command_line.parse(launch, arguments)
     if launch.resume:
         return _resumed(arguments, launch)
     return _settings(arguments, launch.config)
@@ -83,7 +84,7 @@ def _settings(arguments, path):
     stored = set()
     if path is not None:
         stored = _parse_stored(values, path)
-    given = flags.parse(values, arguments)
+    given = command_line.parse(values, arguments)
     settings = values.flag_values_dict()
     for name, (parent, has_meaning, wanted) in DEPENDS_ON.items():
         if settings[parent] is not None and has_meaning(settings[parent]):
@@ -179,7 +180,7 @@ def _parse_stored(values, path):
             value = str(value).lower()
         arguments.append(f"--{name}={value}")
     try:
-        return flags.parse(values, arguments)
+        return command_line.parse(values, arguments)
     except UsageError as error:
         raise UsageError(f"--config={path}: {error}") from error
 

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 
 import numpy as np
 from absl import logging
@@ -141,21 +142,31 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _find(name: str, data_dir: str | None):
     import tensorflow_datasets as tfds
 
-    if name.split(":")[0] == "digits":
+    base, *form = re.split("[/:]", name, maxsplit=1)
+    if base == "digits":
         require("sklearn")
         from keras_wd.study import digits  # noqa: F401  (registers itself)
     if data_dir is not None:
         data_dir = os.path.expanduser(data_dir)
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except tfds.core.registered.DatasetNotFoundError:
-        pass
     except OSError as error:
         raise _unusable_folder(data_dir, error) from error
     except Exception as error:
-        raise UsageError(f"--dataset={name}: {first_line(error)}") from error
-    known = tfds.list_builders(with_community_datasets=False)
-    raise UsageError(
+        raise _not_found(name, base, form) from error
+
+
+def _not_found(name, base, form):
+    import tensorflow_datasets as tfds
+
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    if base in known and form:
+        forms = tfds.builder_cls(base).builder_configs
+        return UsageError(
+            f"--dataset={name} is not a form or version of {base} that "
+            f"TensorFlow Datasets knows{did_you_mean(form[0], forms)}"
+        )
+    return UsageError(
         f"--dataset={name} is not a data set of TensorFlow Datasets. Choose "
         "digits, mnist, fashion_mnist, cifar10, cifar100, svhn_cropped or "
         f"another image-classification set{did_you_mean(name, known)}"
@@ -191,7 +202,7 @@ def _prepare(name: str, builder) -> None:
     if builder.is_prepared():
         return
     print(f"Preparing the data set {name} in {builder.data_dir}", flush=True)
-    local = name.split(":")[0] == "digits"
+    local = builder.name == "digits"
     quiet = contextlib.redirect_stdout(io.StringIO())
     if local:
         tfds.disable_progress_bar()
@@ -199,7 +210,9 @@ def _prepare(name: str, builder) -> None:
         with quiet if local else contextlib.nullcontext():
             builder.download_and_prepare()
     except OSError as error:
-        if isinstance(error, PermissionError | NotADirectoryError):
+        if error.filename and str(builder.data_dir).startswith(
+            str(error.filename)
+        ):
             raise _unusable_folder(builder.data_dir, error) from error
         raise _not_prepared(name, error) from error
     except Exception as error:

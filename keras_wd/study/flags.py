@@ -1,16 +1,6 @@
 """The flags of `keras-wd train`, on a `FlagValues` of their own."""
 
-import math
-import shutil
-import textwrap
-from collections.abc import Sequence
-
 from absl import flags
-
-from keras_wd.errors import did_you_mean
-from keras_wd.study.errors import UsageError
-from keras_wd.study.errors import first_line
-from keras_wd.study.errors import unknown
 
 CHOICES = {
     "augment": ("auto", "true", "false"),
@@ -278,64 +268,3 @@ def _definers(values):
         flags.DEFINE_boolean(name, default, help_line, flag_values=values)
 
     return text, yes_no
-
-
-def parse(values: flags.FlagValues, arguments: Sequence[str]) -> set[str]:
-    """Set the flags from a command line; return the names that were given.
-
-    Raises:
-        UsageError: naming the flag, in one line.
-    """
-    before = {name: values[name].present for name in values}
-    try:
-        rest = values(["keras-wd train", *arguments])[1:]
-    except flags.UnrecognizedFlagError as error:
-        name = error.flagname
-        hint = did_you_mean(f"--{name}", [f"--{known}" for known in values])
-        raise UsageError(f"--{name} is not a flag of train{hint}") from error
-    except flags.Error as error:
-        raise UsageError(first_line(error)) from error
-    if rest:
-        raise UsageError(
-            f"{rest[0]!r} is not a flag; flags look like --epochs=10"
-        )
-    _check(values)
-    return {name for name in values if values[name].present > before[name]}
-
-
-def _check(values):
-    for name, choices in CHOICES.items():
-        if values[name].value not in choices:
-            raise unknown(name, values[name].value, choices)
-    for name in values:
-        value = values[name].value
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(
-                f"--{name} must be a finite number. Received: --{name}={value}"
-            )
-    if values.p <= 0:
-        raise UsageError(f"--p must be above 0. Received: --p={values.p}")
-
-
-def help_text(values: flags.FlagValues) -> str:
-    """All flags by subject, with what they mean and their defaults."""
-    width = min(shutil.get_terminal_size().columns, 80)
-    lines = [
-        "usage: keras-wd train [--flag=value ...]",
-        "",
-        "Train a network on images with a weight decay, and report what the "
-        "decay did.",
-    ]
-    for title, names in GROUPS.items():
-        lines += ["", f"{title}:"]
-        for name in names:
-            default = values[name].default_unparsed
-            suffix = f" [{default}]" if default is not None else ""
-            lines.append(f"  --{name}{suffix}")
-            lines += textwrap.wrap(
-                values[name].help,
-                width,
-                initial_indent=" " * 6,
-                subsequent_indent=" " * 6,
-            )
-    return "\n".join(lines)

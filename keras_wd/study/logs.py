@@ -4,6 +4,7 @@ import math
 import sys
 
 import keras
+import numpy as np
 
 from keras_wd import metrics
 from keras_wd.optimizers import WeightDecay
@@ -39,9 +40,7 @@ class EpochLogs(keras.callbacks.Callback):
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer = optimizer.inner_optimizer
         logs.update(measure(model))
-        logs["learning_rate"] = float(
-            keras.ops.convert_to_numpy(optimizer.learning_rate)
-        )
+        logs["learning_rate"] = float(np.asarray(optimizer.learning_rate))
         if isinstance(optimizer, WeightDecay):
             logs.update(optimizer.current_weight_decay())
         if not math.isfinite(logs["loss"]):

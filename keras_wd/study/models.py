@@ -57,10 +57,13 @@ def _load(path, data):
         raise UsageError(
             f"--model={path} cannot be loaded: {first_line(error)}"
         ) from error
-    expected = ((None, *data.image_shape), (None, data.classes))
-    shapes = (model.input_shape, model.output_shape)
-    for what, has, needs in zip(
-        ("take", "give"), shapes, expected, strict=True
+    for what, has, needs in (
+        ("take images of", model.input_shape, (None, *data.image_shape)),
+        (
+            "give one number per class,",
+            model.output_shape,
+            (None, data.classes),
+        ),
     ):
         if not _fits(has, needs):
             raise UsageError(

@@ -118,6 +118,13 @@ def _check(settings):
             "--coupling=decoupled. Received: "
             f"--coupling={settings['coupling']}"
         )
+    if settings["decay"] == "proximal_lp" and (
+        settings["coupling"] == "coupled"
+    ):
+        raise UsageError(
+            "--coupling=coupled has no meaning for a proximal step. Use "
+            "--decay=lp, which adds the gradient of the same penalty"
+        )
     numbers("hidden_units", settings["hidden_units"], int, 1)
     numbers("decay_factors", settings["decay_factors"], float, 0)
     if settings["where"] is not None:

@@ -11,6 +11,7 @@ import keras
 
 from keras_wd.study import batches
 from keras_wd.study import checkpoint
+from keras_wd.study import command_line
 from keras_wd.study import config
 from keras_wd.study import datasets
 from keras_wd.study import files
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         UsageError: for a mistake in the flags, before anything is written.
     """
     if {"--help", "-h", "-help"} & set(arguments):
-        print(flags.help_text(flags.define()))
+        print(command_line.help_text(flags.define()))
         return 0
     settings = config.from_command_line(arguments)
     require("matplotlib", "tensorboard")
@@ -139,6 +140,7 @@ def _fit(model, settings, data, folder, epochs_done, stored):
         epochs=epochs,
         validation_data=(images, labels),
         validation_batch_size=size,
+        verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             EpochLogs(),
             history.writer(folder),

@@ -1,0 +1,134 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_wd import where
+from keras_wd.study import config
+from keras_wd.study import recipes
+
+STEPS = 10  # in an epoch
+
+
+def _settings(*flags):
+    return config.from_command_line(["--epochs=20", *flags])
+
+
+def _rates(rate, steps):
+    if isinstance(rate, float):
+        return [rate for _ in steps]
+    return [float(rate(step)) for step in steps]
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (("--lr_schedule=constant",), [0.1, 0.1, 0.1, 0.1]),
+        (("--lr_schedule=cosine",), [0.1, 0.09938, 0.05, 0.0]),
+        (("--lr_schedule=step",), [0.1, 0.1, 0.01, 0.0001]),
+        (
+            ("--lr_schedule=constant", "--warmup_epochs=2"),
+            [0.0, 0.05, 0.1, 0.1],
+        ),
+        (
+            ("--lr_schedule=cosine", "--warmup_epochs=2"),
+            [0.0, 0.05, 0.05868, 0.0],
+        ),
+    ],
+)
+def test_learning_rate_at_start_one_epoch_half_and_end(flags, expected):
+    settings = _settings("--learning_rate=0.1", *flags)
+    rate = recipes.learning_rate(settings, STEPS)
+    np.testing.assert_allclose(
+        _rates(rate, (0, 10, 100, 200)), expected, rtol=1e-3, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        ((), [0.2, 0.2, 0.2]),
+        (("--decay_schedule=warmup_hold",), [0.0, 0.2, 0.2]),
+        (
+            (
+                "--decay_schedule=warmup_hold",
+                "--decay_warmup_epochs=20",
+            ),
+            [0.0, 0.1, 0.199],
+        ),
+        (("--decay_schedule=stepwise",), [0.2, 0.02, 0.002]),
+        (
+            ("--decay_schedule=stepwise", "--decay_factors=0,2"),
+            [0.0, 0.4, 0.4],
+        ),
+        (("--decay_schedule=proportional",), [0.2, 0.1, 0.0]),
+        (
+            ("--decay_schedule=constant_timescale", "--lr_schedule=step"),
+            [0.2, 2.0, 200.0],
+        ),
+    ],
+)
+def test_decay_rate_at_start_half_and_end(flags, expected):
+    settings = _settings("--weight_decay=0.2", *flags)
+    decay = recipes.decay(settings, STEPS)
+    np.testing.assert_allclose(
+        _rates(decay.weight_decay, (0, 100, 199)),
+        expected,
+        rtol=1e-4,
+        atol=2e-4,
+    )
+
+
+@pytest.mark.parametrize("name", recipes.OPTIMIZERS)
+def test_every_optimizer_trains_with_a_decay(name):
+    settings = _settings(f"--optimizer={name}", "--decay=l2")
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
+    )
+    model.compile(recipes.optimizer(settings, STEPS), loss="mse")
+    before = model.get_weights()
+    model.fit(np.ones((8, 4)), np.ones((8, 2)), verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert np.isfinite(new).all()
+        assert not np.array_equal(old, new)
+
+
+@pytest.mark.parametrize(
+    "name, coupling",
+    [
+        (name, coupling)
+        for name in recipes.RULES
+        for coupling in recipes.RULES[name].couplings
+    ],
+)
+def test_every_rule_takes_the_flags(name, coupling):
+    settings = _settings(
+        f"--decay={name}", f"--coupling={coupling}", "--where=head/*"
+    )
+    decay = recipes.decay(settings, STEPS)
+    assert type(decay) is recipes.RULES[name]
+    assert decay.coupling == coupling
+    assert decay.where == where.paths("head/*")
+    assert getattr(decay, "p", 0.8) == 0.8
+
+
+def test_no_decay_is_the_plain_optimizer():
+    optimizer = recipes.optimizer(_settings("--decay=none"), STEPS)
+    assert type(optimizer) is keras.optimizers.Adam
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("kernels", where.kernels()),
+        ("everything", where.everything()),
+        ("a/*, b/*", where.paths("a/*") | where.paths("b/*")),
+        ("~a/*", where.kernels() & ~where.paths("a/*")),
+        (
+            "everything,~a,~b",
+            where.everything() & ~(where.paths("a") | where.paths("b")),
+        ),
+    ],
+)
+def test_selections(text, expected):
+    assert recipes.selection(text) == expected

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+
+from keras_wd.study import config
+from keras_wd.study import picture
+from keras_wd.study import report
+
+
+def _rows(epochs, **changes):
+    return [
+        {
+            "epoch": epoch,
+            "loss": 1.0 / (epoch + 1),
+            "val_loss": 1.1,
+            "accuracy": 0.8,
+            "val_accuracy": 0.7,
+            "sparsity": 0.5,
+            "zeros": 0.4,
+            "weight_norm": 3.0,
+            "learning_rate": 0.1,
+            "weight_decay": 0.2,
+            **changes,
+        }
+        for epoch in range(epochs)
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows, accuracy",
+    [
+        (_rows(20), 0.9),
+        (_rows(1), 0.9),
+        (_rows(2, loss=float("nan"), val_loss=float("nan")), None),
+        ([{k: v for k, v in _rows(1)[0].items() if k != "weight_decay"}], 0.5),
+    ],
+)
+def test_the_picture_is_a_png(rows, accuracy, tmp_path):
+    path = tmp_path / "picture"
+    picture.draw(rows, str(path), "a run", accuracy)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_summary_is_json_even_if_the_loss_is_not_finite(tmp_path):
+    values = report.summary(test_loss=float("nan"), zeros=0.25)
+    report.write(values, str(tmp_path))
+    text = (tmp_path / report.NAME).read_text()
+    assert json.loads(text) == {"test_loss": None, "zeros": 0.25}
+    assert report.read(str(tmp_path)) == values
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        ([], "digits, mlp, adam 0.001, lp 0.1 with p = 0.8"),
+        (["--decay=none"], "digits, mlp, adam 0.001, no decay"),
+        (
+            ["--decay=l2", "--coupling=coupled"],
+            "digits, mlp, adam 0.001, l2 0.1 (coupled)",
+        ),
+    ],
+)
+def test_a_run_is_described_in_a_line(flags, line):
+    assert report.describe(config.from_command_line(flags)) == line

@@ -1,0 +1,289 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wd.__main__ import COMMANDS
+from keras_wd.__main__ import main
+
+SMALL = ["--hidden_units=16", "--batch_size=128"]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+def _command(*arguments):
+    return [sys.executable, "-m", "keras_wd", *map(str, arguments)]
+
+
+def _finish(*arguments):
+    return subprocess.run(
+        _command(*arguments), capture_output=True, text=True, timeout=300
+    )
+
+
+def _weights(folder):
+    model = keras.saving.load_model(folder / "model.keras")
+    return [
+        np.asarray(variable)
+        for variable in [*model.weights, *model.optimizer.variables]
+    ]
+
+
+def _history(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data_dir):
+    flags = ["train", f"--data_dir={data_dir}", *SMALL, "--epochs=12"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = _finish(*flags, f"--output_dir={whole}")
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert "below 1e-13" in done.stdout
+
+    process = subprocess.Popen(
+        _command(*flags, f"--output_dir={cut}"), stdout=subprocess.DEVNULL
+    )
+    while not (cut / "checkpoint.npz").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (cut / "summary.json").exists()
+
+    resumed = _finish("train", "--resume", f"--output_dir={cut}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"Resuming {cut} after epoch" in resumed.stdout
+    for expected, value in zip(_weights(whole), _weights(cut), strict=True):
+        np.testing.assert_array_equal(value, expected)
+    assert _history(whole) == _history(cut)
+    assert sorted(os.listdir(cut)) == [
+        "config.json",
+        "history.csv",
+        "model.keras",
+        "picture.png",
+        "summary.json",
+        "tensorboard",
+    ]
+
+    wrong = _finish("train", "--epoch=3")
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
+    assert wrong.stderr.splitlines()[-1] == (
+        "keras-wd train: --epoch is not a flag of train. "
+        "Did you mean '--epochs'?"
+    )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def train(data_dir, here, capsys):
+    """Runs the command in this process: status, output, errors."""
+
+    def run(*arguments):
+        status = main(["train", f"--data_dir={data_dir}", *arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_a_fresh_folder_for_each_run_and_its_files(train, here):
+    flags = [*SMALL, "--epochs=2", "--decay=l2", "--optimizer=momentum"]
+    status, printed, _ = train(*flags)
+    assert status == 0
+    assert "digits: 1253 training, 180 validation and 364 test" in printed
+    first = here / "runs" / "digits-mlp-momentum-l2-1"
+    rows = _history(first)
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert float(rows[0]["weight_decay"]) == pytest.approx(0.001)
+    assert float(rows[1]["learning_rate"]) == 0
+    summary = json.loads((first / "summary.json").read_text())
+    assert 0 <= summary["test_accuracy"] <= 1
+    assert summary["zeros"] == 0
+
+    # A run that is complete is shown, not run again.
+    status, printed, _ = train("--resume", f"--output_dir={first}")
+    assert status == 0
+    assert "The run is complete." in printed
+    assert _history(first) == rows
+
+    status, _, _ = train(f"--config={first}/config.json")
+    assert status == 0
+    second = here / "runs" / "digits-mlp-momentum-l2-2"
+    for a, b in zip(_weights(first), _weights(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_saved_model_is_trained_further(train, here):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.save("mine.keras")
+    status, printed, errors = train(
+        "--model=mine.keras", "--epochs=1", "--output_dir=out"
+    )
+    assert status == 0, errors
+    assert "mine.keras, adam" in printed
+    # A softmax is not taken for logits: the loss starts near log(10).
+    assert float(_history(here / "out")[0]["loss"]) < 3
+
+
+def test_low_precision_leaves_no_trace_in_the_process(train):
+    # float16 brings loss scaling, an optimizer around the decay.
+    flags = ["--dtype_policy=mixed_float16", "--jit=false", "--epochs=1"]
+    status, printed, errors = train(*SMALL, *flags)
+    assert status == 0, errors
+    assert "weight norm" in printed
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_loss_that_is_not_finite_is_a_failure(train, here):
+    status, printed, errors = train(
+        *SMALL,
+        "--epochs=3",
+        "--optimizer=sgd",
+        "--learning_rate=1e30",
+        "--jit=false",
+        "--output_dir=out",
+    )
+    assert status == 1
+    assert "Try a smaller --learning_rate" in errors
+    assert "not finite" in printed
+    assert json.loads((here / "out/summary.json").read_text())["epochs"] < 3
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--epochs=-1"], "--epochs must be a positive integer"),
+        (["--epochs=x"], "--epochs must be a positive integer"),
+        (["--epochs"], "Missing value for flag --epochs"),
+        (["--learning_rate=-1"], "--learning_rate must be a non-negative"),
+        (["--learning_rate=0"], "--learning_rate must be above 0"),
+        (["--learning_rate=nan"], "--learning_rate must be a finite number"),
+        (["--weight_decay=-1"], "--weight_decay must be a non-negative"),
+        (["--p=0"], "--p must be above 0"),
+        (["--p=2", "--decay=l2"], "--p has a meaning only with --decay=lp"),
+        (["--bias=perhaps"], "--bias must be true or false"),
+        (["--hidden_units=0"], "--hidden_units must be whole numbers"),
+        (["--hidden_units=5", "--model=cnn"], "only with --model=mlp"),
+        (["--dataset=digist"], "--dataset=digist is not a data set"),
+        (["--optimizer=adan"], "--optimizer must be one of sgd, momentum"),
+        (["--optimizer=adamw"], "--optimizer=adam --decay=l2"),
+        (["--model=nlp"], "--model must be one of mlp, cnn, vgg16, resnet32"),
+        (["--decay=l3"], "--decay must be one of none, l2, l1, lp"),
+        (["--coupling=loose"], "--coupling must be one of decoupled"),
+        (
+            ["--coupling=coupled", "--decay=proximal_lp"],
+            "--coupling=coupled has no meaning for a proximal step",
+        ),
+        (["--dtype_policy=int8"], "--dtype_policy must be one of float32"),
+        (["--where=nosuch/*"], r"--where=nosuch/\* .* hidden_1/kernel"),
+        (["--where=everything"], "--where=everything .* hidden_1/bias"),
+        (["--batch_size=5000"], "--batch_size must be at most 1253"),
+        (["--config=nosuch.json"], "--config=nosuch.json cannot be read"),
+        (["--model=nosuch.keras"], "--model=.*nosuch.keras does not exist"),
+        (["--model=bad.keras"], "--model=.*bad.keras cannot be loaded"),
+        (["--model=seven.keras"], "must give one number per class, 10"),
+        (["--model=four.keras"], "must take images of 8 x 8 x 1"),
+        (["--output_dir=full"], "--output_dir=full is not empty"),
+        (["--output_dir=bad.keras"], "--output_dir=bad.keras is a file"),
+        (["--output_dir=bad.keras/x"], "--output_dir=bad.keras/x cannot"),
+        (["--resume"], "--resume needs --output_dir"),
+        (["--resume", "--output_dir=full"], "config.json is missing"),
+        (["run1"], "'run1' is not a flag"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(train, here, flags, message):
+    (here / "full").mkdir()
+    (here / "full" / "kept").write_text("")
+    (here / "bad.keras").write_text("not a model")
+    for name, shape, classes in (("seven", 8, 7), ("four", 4, 10)):
+        keras.Sequential(
+            [
+                keras.Input((shape, shape, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(classes),
+            ]
+        ).save(f"{name}.keras")
+    before = sorted(here.rglob("*"))
+    status, _, errors = train(*flags)
+    assert status == 2
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("keras-wd train: ")
+    assert re.search(message, errors), errors
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_missing_library_is_named_with_the_command(monkeypatch, train):
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: name != "matplotlib"
+    )
+    status, _, errors = train()
+    assert status == 2
+    assert "needs matplotlib" in errors
+    assert "pip install 'keras_wd[study]'" in errors
+
+
+def test_help_explains_every_flag(train):
+    from keras_wd.study import flags
+
+    status, printed, _ = train("--help")
+    assert status == 0
+    listed = [name for names in flags.GROUPS.values() for name in names]
+    assert sorted(listed) == sorted(flags.define())
+    for name in listed:
+        assert f"  --{name}" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments, status", [([], 2), (["--help"], 0), (["-h"], 0)]
+)
+def test_usage_lists_the_commands(arguments, status, capsys):
+    assert main(arguments) == status
+    printed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command in printed
+
+
+def test_an_unknown_command_is_refused_with_the_choices(capsys):
+    assert main(["trian"]) == 2
+    errors = capsys.readouterr().err
+    assert "Choose one of: train" in errors
+    assert "Did you mean 'train'" in errors
+
+
+def test_importing_the_package_imports_nothing_of_the_command_line():
+    code = (
+        "import sys, keras; before = set(sys.modules); import keras_wd; "
+        "new = set(sys.modules) - before; "
+        "print([m for m in new if m.split('.')[0] in "
+        "('tensorflow_datasets', 'matplotlib', 'sklearn', 'absl') "
+        "or m.startswith('keras_wd.study')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
