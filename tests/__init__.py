@@ -1,0 +1,1 @@
+"""The tests of keras_wd, laid out like the package."""

@@ -1,0 +1,70 @@
+"""What every test starts from, and the two things without a portable name."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings
+from keras import ops
+
+settings.register_profile(
+    "keras_wd",
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ],
+)
+settings.load_profile("keras_wd")
+
+
+@pytest.fixture(autouse=True)
+def fresh_start():
+    """The same random numbers and layer names whatever ran before."""
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def gradient():
+    """`gradient(function, array)`: d function / d array, by the backend."""
+    return _gradient
+
+
+@pytest.fixture
+def compiled():
+    """`compiled(function)`: the function of tensors, compiled by XLA."""
+    return _compiled
+
+
+def _gradient(function, array):
+    array = np.asarray(array, dtype="float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(array)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = function(x)
+        return np.asarray(tape.gradient(value, x))
+    import jax
+
+    return np.asarray(jax.grad(function)(jax.numpy.asarray(array)))
+
+
+def _compiled(function):
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        compute = tf.function(function, jit_compile=True, autograph=False)
+    else:
+        import jax
+
+        compute = jax.jit(function)
+
+    def call(*arrays):
+        return compute(*map(ops.convert_to_tensor, arrays))
+
+    return call
