@@ -92,7 +92,7 @@ def test_hidden_units_are_the_widths_of_the_mlp():
 def test_initial_weights_are_uniform_with_the_fan_average_variance():
     keras.utils.set_random_seed(0)
     model = networks.build("mlp", (32, 32, 3), 10)
-    kernel = keras.ops.convert_to_numpy(model.trainable_variables[0])
+    kernel = np.asarray(model.trainable_variables[0])
     bound = np.sqrt(6 / (3072 + 256))
-    assert bound * 0.999 < abs(kernel).max() <= bound
+    assert bound * 0.999 < abs(kernel).max() < bound * 1.0001
     np.testing.assert_allclose(kernel.var(), bound**2 / 3, rtol=0.01)
