@@ -2,8 +2,11 @@
 
 `compiled`    a program of its own, whose effects are assignments
 `tapped_vjp`  outputs of a function and a pullback to tensors inside of it
+`traced`      running a function without computing anything
 `cholesky`    a factorisation that returns NaN instead of raising
+`read`        a variable's value
 `scope`       where variables of a model's optimizer are created
+`sum_over_replicas`  of gradients inside a step
 """
 
 import keras
@@ -11,20 +14,34 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow_curvature import cholesky
     from keras_wd.backend.tensorflow_curvature import compiled
+    from keras_wd.backend.tensorflow_curvature import read
     from keras_wd.backend.tensorflow_curvature import scope
     from keras_wd.backend.tensorflow_curvature import sum_over_replicas
     from keras_wd.backend.tensorflow_curvature import tapped_vjp
+    from keras_wd.backend.tensorflow_curvature import traced
 elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax_curvature import cholesky
     from keras_wd.backend.jax_curvature import compiled
+    from keras_wd.backend.jax_curvature import read
     from keras_wd.backend.jax_curvature import scope
     from keras_wd.backend.jax_curvature import sum_over_replicas
     from keras_wd.backend.jax_curvature import tapped_vjp
+    from keras_wd.backend.jax_curvature import traced
 else:
     from keras_wd.backend.no_curvature import cholesky
     from keras_wd.backend.no_curvature import compiled
+    from keras_wd.backend.no_curvature import read
     from keras_wd.backend.no_curvature import scope
     from keras_wd.backend.no_curvature import sum_over_replicas
     from keras_wd.backend.no_curvature import tapped_vjp
+    from keras_wd.backend.no_curvature import traced
 
-__all__ = ["cholesky", "compiled", "scope", "sum_over_replicas", "tapped_vjp"]
+__all__ = [
+    "cholesky",
+    "compiled",
+    "read",
+    "scope",
+    "sum_over_replicas",
+    "tapped_vjp",
+    "traced",
+]

@@ -80,9 +80,24 @@ def tapped_vjp(function: Callable) -> tuple:
     return outputs, rest, pullback
 
 
+def traced(function: Callable) -> None:
+    """Run `function` for what it does besides; nothing is computed."""
+
+    def nothing():
+        function()
+        return jnp.zeros(())
+
+    jax.eval_shape(nothing)
+
+
 def cholesky(matrix):
     """The lower factor; NaN where the matrix is not positive definite."""
     return jnp.linalg.cholesky(matrix)
+
+
+def read(variable: keras.Variable):
+    """The value as a tensor."""
+    return variable.value
 
 
 def scope(model: keras.Model):

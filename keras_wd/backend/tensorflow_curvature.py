@@ -18,7 +18,7 @@ def compiled(
 
     TensorFlow finds by itself which variables are read and written.
     """
-    program = tf.function(function, jit_compile=jit_compile)
+    program = tf.function(function, jit_compile=jit_compile, autograph=False)
     strategy = tf.distribute.get_strategy()
 
     def run(*args):
@@ -69,9 +69,27 @@ def tapped_vjp(function: Callable) -> tuple:
     return outputs, rest, pullback
 
 
+def traced(function: Callable) -> None:
+    """Run `function` for what it does besides; nothing is computed."""
+
+    def nothing():
+        function()
+        return tf.constant(0)
+
+    tf.function(nothing, autograph=False).get_concrete_function()
+
+
 def cholesky(matrix):
     """The lower factor; NaN where the matrix is not positive definite."""
     return tf.linalg.cholesky(matrix)
+
+
+def read(variable: keras.Variable):
+    """The value as a tensor.
+
+    `ops.convert_to_tensor` returns the variable itself.
+    """
+    return tf.convert_to_tensor(variable.value)
 
 
 def scope(model: keras.Model):

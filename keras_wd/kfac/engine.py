@@ -104,7 +104,7 @@ class Engine:
         """Move the averages by the curvature of one batch."""
         start = time.perf_counter()
         x, y, sample_weight = (_tensors(part) for part in batch)
-        self.register(model, keras.tree.map_structure(lambda t: t[:1], x))
+        self.register(model, x)
         chosen = getattr(model, "loss", None) if loss is None else loss
         # The objects are kept so that their ids stay theirs.
         key = (id(chosen), getattr(model, "jit_compile", True))
@@ -175,7 +175,7 @@ class Engine:
         for block, own in zip(self.state.blocks, matrices, strict=True):
             if block.variables[0] not in values:
                 continue
-            own = [ops.convert_to_tensor(matrix) for matrix in own]
+            own = [seam.read(matrix) for matrix in own]
             first = values[block.variables[0]]
             given = []
             for position, shape in zip(

@@ -148,19 +148,21 @@ class Measurement:
         ]
         good = ops.stack(good)
         counted = ops.cast(good, "float32")
-        updates = ops.convert_to_tensor(state.updates) + counted
+        updates = seam.read(state.updates) + counted
         decay = self._decay
+        # A weight that makes the average free of its start; exactly 1 at first.
+        past = ops.power(decay, ops.maximum(updates, 2.0))
         rates = ops.where(
             first_pass,
             1.0 / ops.maximum(updates, 1.0),
-            # Exactly the weight that makes the average free of its start.
-            (1.0 - decay) / (1.0 - ops.power(decay, ops.maximum(updates, 1.0))),
+            (1.0 - decay) / (1.0 - past),
         )
+        rates = ops.where(updates > 1.0, rates, ops.ones_like(rates))
         for index, factors in enumerate(statistics):
             for variable, factor in zip(
                 state.factors[index], factors, strict=True
             ):
-                old = ops.convert_to_tensor(variable)
+                old = seam.read(variable)
                 rate = ops.cast(rates[index], old.dtype)
                 new = old + rate * (factor - old)
                 variable.assign(ops.where(good[index], new, old))
@@ -215,7 +217,7 @@ class Inversion:
         state = self._state
         flags = []
         for index, block in enumerate(state.blocks):
-            factors = [ops.convert_to_tensor(f) for f in state.factors[index]]
+            factors = [seam.read(f) for f in state.factors[index]]
             dtype = factors[0].dtype
             inverses, usable = block.invert(
                 factors,
@@ -228,7 +230,7 @@ class Inversion:
             for variable, inverse in zip(
                 state.inverses[index], inverses, strict=True
             ):
-                old = ops.convert_to_tensor(variable)
+                old = seam.read(variable)
                 variable.assign(ops.where(usable, inverse, old))
         usable = ops.stack(flags)
         tried = ops.cast(wanted, "float32")

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Sequence
 
 import keras
-from keras import ops
 
+from keras_wd.backend import curvature as seam
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import block_from_config
 from keras_wd.kfac.interception import intercepted
@@ -15,7 +15,7 @@ from keras_wd.kfac.readers import Reader
 
 def run_model(model: keras.Model, x):
     """The outputs in training mode; the model's state stays as it is."""
-    mapping = [(v, ops.convert_to_tensor(v)) for v in model.variables]
+    mapping = [(v, seam.read(v)) for v in model.variables]
     with keras.StatelessScope(state_mapping=mapping):
         return keras.tree.flatten(model(x, training=True))
 
@@ -46,7 +46,7 @@ def survey(model: keras.Model, x) -> list[Seen]:
         return outputs
 
     with intercepted(observe):
-        run_model(model, x)
+        seam.traced(lambda: run_model(model, x))
     return list(found.values())
 
 
@@ -122,7 +122,7 @@ def register(
 
     Args:
         model: built.
-        x: a batch of inputs; one example is enough.
+        x: a batch of inputs; nothing is computed on it.
         positions: position of each of the optimizer's variables by its id.
         variables: the optimizer's variables.
         limit: factors larger than this are diagonal.

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wd.backend import curvature as seam
 from keras_wd.kfac.engine import Engine
 from keras_wd.kfac.registration import Registration
 
@@ -55,6 +56,11 @@ def _size(count):
     return f"{count / 1024**power:.4g} {unit}"
 
 
+def _array(variable):
+    # Through a tensor: NumPy 2 warns about converting a Keras variable.
+    return ops.convert_to_numpy(seam.read(variable))
+
+
 def numbers(engine: Engine) -> dict[str, float]:
     """Traces, counts and seconds as Python numbers.
 
@@ -62,21 +68,34 @@ def numbers(engine: Engine) -> dict[str, float]:
     """
     state = engine.state
     traces = [
-        float(block.trace([ops.convert_to_tensor(f) for f in factors]))
+        float(block.trace([seam.read(f) for f in factors]))
         for block, factors in zip(state.blocks, state.factors, strict=True)
     ]
 
     def total(counter):
-        return float(ops.convert_to_numpy(counter).sum())
+        return float(_array(counter).sum())
 
     return {
         "curvature_trace": sum(traces),
-        "curvature_updates": float(ops.convert_to_numpy(state.updates).max()),
+        "curvature_updates": float(_array(state.updates).max()),
         "curvature_skipped": total(state.skipped),
         "inverse_retries": total(state.retries),
         "inverse_failures": total(state.failures),
         "curvature_seconds": engine.seconds["curvature"],
         "inverse_seconds": engine.seconds["inverses"],
+    }
+
+
+def factors(engine: Engine) -> dict[str, dict[str, np.ndarray]]:
+    """The running averages by block and factor name."""
+    return {
+        block.name: {
+            name: np.array(_array(variable))
+            for name, variable in zip(block.factors(), variables, strict=True)
+        }
+        for block, variables in zip(
+            engine.state.blocks, engine.state.factors, strict=True
+        )
     }
 
 
@@ -97,10 +116,10 @@ def blocks(
     found = {}
     for block, factors in zip(state.blocks, state.factors, strict=True):
         norm = sum(
-            float(np.sum(np.square(ops.convert_to_numpy(variables[i]))))
+            float(np.sum(np.square(_array(variables[i]))))
             for i in block.variables
         )
-        arrays = [ops.convert_to_numpy(factor) for factor in factors]
+        arrays = [_array(factor) for factor in factors]
         found[block.name] = {
             **block.factor_traces(arrays),
             "weight_norm_squared": norm,

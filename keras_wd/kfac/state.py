@@ -4,44 +4,20 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 import keras
-from keras import initializers
+import numpy as np
+from keras import ops
 
 from keras_wd.kfac.blocks import Block
 
 
-class _Identity(initializers.Initializer):
-    """Identity matrices, or ones for diagonals; see `identity_of`."""
-
-    def __init__(self, diagonal: bool):
-        self.diagonal = diagonal
-
-    def __call__(self, shape, dtype=None):
-        if self.diagonal:
-            return keras.ops.ones(shape, dtype=dtype)
-        eye = keras.ops.eye(shape[-1], dtype=dtype)
-        return keras.ops.broadcast_to(eye, shape)
-
-    def get_config(self) -> dict:
-        return {"diagonal": self.diagonal}
-
-
-def _initial_inverse(block, shape, factors):
+def _initial_inverse(block: Block, shape: tuple) -> Callable:
     """The identity: a block without a good inverse uses the plain gradient."""
-    if "unit_factor" in factors:
-        return _UnitIdentity()
-    group_axes = block.packing.group_axes
-    return _Identity(len(shape) == 1 + group_axes)
-
-
-class _UnitIdentity(initializers.Initializer):
-    """Diagonal entries 1, the entry beside the diagonal 0."""
-
-    def __call__(self, shape, dtype=None):
-        entries = [1.0] * ((shape[0] + 1) // 2) + [0.0] * (shape[0] // 2)
-        column = keras.ops.reshape(
-            keras.ops.convert_to_tensor(entries, dtype=dtype), (-1, 1)
-        )
-        return keras.ops.broadcast_to(column, shape)
+    value = np.ones(shape)
+    if "unit_factor" in block.factors():
+        value[(shape[0] + 1) // 2 :] = 0.0
+    elif len(shape) == 2 + block.packing.group_axes:
+        value[...] = np.eye(shape[-1])
+    return lambda shape, dtype=None: ops.convert_to_tensor(value, dtype=dtype)
 
 
 class BlockState:
@@ -75,7 +51,7 @@ class BlockState:
                 [
                     add(
                         shape,
-                        _initial_inverse(block, shape, shapes),
+                        _initial_inverse(block, shape),
                         dtype=dtype,
                         name=f"{name}_{key}_inverse",
                     )

@@ -86,8 +86,8 @@ def damped_inverse(factor, damping, group_axes: int = 0, cholesky=None):
     if is_diagonal(factor, group_axes):
         damped = factor + ops.expand_dims(damping, -1)
         inverse = 1.0 / damped
-        positive = ops.all(damped > 0)
-        return inverse, ops.logical_and(positive, all_finite(inverse))
+        usable = ops.logical_and(ops.all(damped > 0), all_finite(damped))
+        return inverse, ops.logical_and(usable, all_finite(inverse))
     eye = ops.eye(factor.shape[-1], dtype=factor.dtype)
     damped = factor + damping[..., None, None] * eye
     lower = (cholesky or ops.cholesky)(damped)
@@ -95,7 +95,9 @@ def damped_inverse(factor, damping, group_axes: int = 0, cholesky=None):
         lower, ops.broadcast_to(eye, ops.shape(factor)), lower=True
     )
     inverse = ops.matmul(ops.swapaxes(root, -1, -2), root)
-    return inverse, all_finite(inverse)
+    # An infinite factor has a finite inverse, of zeros.
+    usable = ops.logical_and(all_finite(damped), all_finite(inverse))
+    return inverse, usable
 
 
 def all_finite(tensor):

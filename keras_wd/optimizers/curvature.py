@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import keras
+import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -30,6 +31,12 @@ class MeasuresCurvature:
         if isinstance(self._damping, LearningRateSchedule):
             return self._damping(self.iterations)
         return self._damping
+
+    def _damping_now(self):
+        value = self.damping
+        if isinstance(value, keras.Variable):
+            value = seam.read(value)
+        return float(ops.convert_to_numpy(value))
 
     @damping.setter
     def damping(self, value: float):
@@ -80,7 +87,7 @@ class MeasuresCurvature:
         """
         if self._engine.state is None:
             raise ValueError(NO_CURVATURE)
-        damping = float(ops.convert_to_numpy(self.damping))
+        damping = self._damping_now()
         self._engine.invert(damping, bool(jit_compile))
         self._has_curvature = True
 
@@ -120,7 +127,7 @@ class MeasuresCurvature:
         """
         if self._engine.state is None:
             raise ValueError(NO_CURVATURE)
-        numbers = {"damping": float(ops.convert_to_numpy(self.damping))}
+        numbers = {"damping": self._damping_now()}
         numbers.update(report.numbers(self._engine))
         variables = dict(enumerate(self._trainable_variables))
         form = report.quadratic_form
@@ -129,6 +136,18 @@ class MeasuresCurvature:
             velocities = dict(enumerate(self.velocities))
             numbers["step_kl"] = form(self._engine, velocities) / 2.0
         return numbers
+
+    def factors(self) -> dict[str, dict[str, np.ndarray]]:
+        """Copies of the running averages, by block and factor name.
+
+        A block's name is the path of its first variable. "input_factor" is A
+        and "output_factor" S, full or the diagonal, after a leading axis of
+        groups if there are groups; "unit_factor" is the squared scale
+        gradients, the squared shift gradients, and their products.
+        """
+        if self._engine.state is None:
+            raise ValueError(NO_CURVATURE)
+        return report.factors(self._engine)
 
     def block_diagnostics(self) -> dict[str, dict[str, float]]:
         """Per block: traces of the factors, `|w|^2`, effective damping.
@@ -141,5 +160,5 @@ class MeasuresCurvature:
         """
         if self._engine.state is None:
             raise ValueError(NO_CURVATURE)
-        damping = float(ops.convert_to_numpy(self.damping))
+        damping = self._damping_now()
         return report.blocks(self._engine, self._trainable_variables, damping)

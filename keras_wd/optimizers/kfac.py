@@ -201,15 +201,17 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         save = self.variables, [], self._trainable_variables
         load_state(store, *save, self.name)
         state = self._engine.state
-        self._has_curvature = state is not None and bool(
-            ops.convert_to_numpy(state.inversions).any()
-        )
+        inverted = 0.0
+        if state is not None:
+            count = ops.sum(seam.read(state.inversions))
+            inverted = float(ops.convert_to_numpy(count))
+        self._has_curvature = inverted > 0
 
     def get_config(self) -> dict:
         """The constructor's arguments and the blocks as plain Python."""
         damping = self._damping
         if not isinstance(damping, LearningRateSchedule):
-            damping = float(ops.convert_to_numpy(damping))
+            damping = self._damping_now()
         config = super().get_config()
         config.update(
             damping=serialize_rate(damping),
