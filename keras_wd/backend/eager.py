@@ -7,7 +7,7 @@ from keras import ops
 
 def concrete_value(variable: keras.Variable) -> np.ndarray:
     """The value a variable holds now."""
-    return ops.convert_to_numpy(variable)
+    return ops.convert_to_numpy(variable.value)
 
 
 def snapshot(variable: keras.Variable):

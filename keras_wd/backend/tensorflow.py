@@ -3,19 +3,19 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 from tensorflow.python.ops import control_flow_util
 
 
 def concrete_value(variable: keras.Variable) -> np.ndarray:
     """The value a variable holds now, also while a function is traced."""
     with tf.init_scope():
-        return ops.convert_to_numpy(variable)
+        return tf.convert_to_tensor(variable.value).numpy()
 
 
 def snapshot(variable: keras.Variable):
     """A tensor of the variable's value that a later assignment spares."""
-    return ops.convert_to_tensor(variable)
+    # `ops.convert_to_tensor` would return the variable, to be read later.
+    return tf.convert_to_tensor(variable.value)
 
 
 def replica_count() -> int:

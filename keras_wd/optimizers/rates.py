@@ -8,6 +8,7 @@ from keras import initializers
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_wd import backend
 from keras_wd.decays.decay import Decay
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_number
@@ -48,7 +49,7 @@ class Rates:
             name: ops.cast(
                 rate(iterations)
                 if isinstance(rate, LearningRateSchedule)
-                else rate,
+                else backend.snapshot(rate),
                 "float32",
             )
             for name, rate in self._rates.items()

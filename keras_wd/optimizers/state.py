@@ -10,8 +10,9 @@ import re
 import warnings
 from collections.abc import Sequence
 
-import keras
 import numpy as np
+
+from keras_wd import backend
 
 FORMAT = 1
 _MANIFEST = "manifest"
@@ -37,7 +38,7 @@ def save_state(store, own: Sequence, inner: Sequence, model: Sequence) -> None:
     text = json.dumps(manifest).encode()
     store[_MANIFEST] = np.frombuffer(text, dtype="uint8")
     for key, variable in zip(_keys(names[: len(own)]), own, strict=True):
-        store[key] = keras.ops.convert_to_numpy(variable)
+        store[key] = backend.concrete_value(variable)
 
 
 def load_state(
