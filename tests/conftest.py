@@ -20,6 +20,15 @@ settings.register_profile(
 settings.load_profile("keras_wd")
 
 
+def pytest_configure(config):
+    # Keras hands its variables to NumPy in a way that NumPy 2 deprecates.
+    config.addinivalue_line(
+        "filterwarnings",
+        "ignore:__array__ implementation doesn't accept a copy keyword"
+        ":DeprecationWarning",
+    )
+
+
 @pytest.fixture(autouse=True)
 def fresh_start():
     """The same random numbers and layer names whatever ran before."""
