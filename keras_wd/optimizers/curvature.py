@@ -47,6 +47,11 @@ class MeasuresCurvature:
             )
         self._damping.assign(check_number("damping", value, minimum=0))
 
+    @property
+    def has_curvature(self) -> bool:
+        """Whether a step can be taken."""
+        return self._has_curvature
+
     def update_curvature(
         self,
         model: keras.Model,

@@ -18,6 +18,7 @@ from tests.kfac import reference
 from tests.kfac.running import array
 from tests.kfac.running import gradient
 from tests.kfac.running import measured
+from tests.kfac.running import value
 
 CONVOLUTIONS = {
     "conv1d valid": (layers.Conv1D(3, 2), (7, 2)),
@@ -150,9 +151,9 @@ def test_rows_spell_the_gradient(layer, shape):
         spelled, ops.convert_to_numpy(expected), rtol=1e-4, atol=1e-4
     )
     # And unpacking undoes packing.
-    for path, value in zip(own, packing.unpack(expected), strict=True):
+    for path, part in zip(own, packing.unpack(expected), strict=True):
         np.testing.assert_array_equal(
-            ops.convert_to_numpy(value), ops.convert_to_numpy(found[path])
+            ops.convert_to_numpy(part), ops.convert_to_numpy(found[path])
         )
 
 
@@ -205,6 +206,8 @@ def test_channels_first_has_the_factors_of_channels_last(kind):
     last = model_of(make("channels_last"), (5, 6, 2))
     first = model_of(make("channels_first"), (2, 5, 6))
     x = array(3, 2, 5, 6, 2)
+    # Without XLA, TensorFlow has no channels-first convolution on CPU.
+    first.jit_compile = last.jit_compile = True
     y = array(4, *last(x).shape)
     found = [
         measured(model, x, y, loss=_sum_of_squares, estimator="empirical")
@@ -232,8 +235,10 @@ def test_einsum_has_the_factors_of_the_dense_it_spells():
     flat = keras.Sequential(
         [keras.Input((5, 4)), einsum, layers.Reshape((5, 6))]
     )
-    kernel, bias = dense.get_weights()
-    flat.set_weights([kernel.reshape(4, 2, 3), bias.reshape(2, 3)])
+    for mine, other in zip(
+        einsum.trainable_variables, dense.trainable_variables, strict=True
+    ):
+        mine.assign(value(other).reshape(mine.shape))
     x = array(5, 3, 5, 4)
     loss = keras.losses.MeanSquaredError()
     (left,) = measured(dense, x, loss=loss, estimator="fisher_exact").values()
