@@ -1,6 +1,7 @@
 """The abstract rule: what happens to a weight, how strongly, and where."""
 
 import abc
+import copy
 import re
 from collections.abc import Container
 from collections.abc import Sequence
@@ -108,7 +109,7 @@ class Decay(abc.ABC):
     @classmethod
     def from_config(cls, config: dict) -> "Decay":
         """The inverse of `get_config`."""
-        config = dict(config)
+        config = copy.deepcopy(config)
         config["weight_decay"] = deserialize_rate(config["weight_decay"])
         if isinstance(config.get("where"), dict):
             config["where"] = keras.saving.deserialize_keras_object(

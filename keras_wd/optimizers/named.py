@@ -1,5 +1,7 @@
 """Thin names for known combinations of an optimizer and a decay."""
 
+import copy
+
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -34,7 +36,7 @@ class _Named(WeightDecay):
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "_Named":
         """The inverse of `get_config`."""
-        config = dict(config)
+        config = copy.deepcopy(config)
         for key in ("learning_rate", "weight_decay"):
             config[key] = deserialize_rate(config[key])
         config["where"] = keras.saving.deserialize_keras_object(

@@ -6,6 +6,7 @@ clipping, update, constraints), decays in the order given, constraints again
 for what was decayed, the moving average.
 """
 
+import copy
 from collections.abc import Sequence
 
 import keras
@@ -289,7 +290,8 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "WeightDecay":
         """The inverse of `get_config`."""
-        config = dict(config)
+        # Keras replaces entries of the dictionaries it reads.
+        config = copy.deepcopy(config)
         for key in ("inner_optimizer", "decay"):
             config[key] = keras.saving.deserialize_keras_object(
                 config[key], custom_objects=custom_objects

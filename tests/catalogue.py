@@ -1,0 +1,123 @@
+"""Every public class of keras_wd, made with arguments that are not defaults.
+
+`tests/test_contracts.py` runs the contracts over these rows, and fails when a
+public class has none. A row is a function, so that every test gets its own.
+"""
+
+import keras
+
+from keras_wd import constraints
+from keras_wd import decays
+from keras_wd import optimizers
+from keras_wd import regularizers
+from keras_wd import schedules
+from keras_wd import where
+
+COSINE = keras.optimizers.schedules.CosineDecay
+
+SELECTIONS = {
+    "kernels": lambda: where.kernels(),
+    "everything": lambda: where.everything(),
+    "paths": lambda: where.paths("head/*", "**/kernel"),
+    "combined": lambda: (
+        (where.kernels() | where.paths("bias")) & ~where.paths("none/*")
+    ),
+}
+
+SCHEDULES = {
+    "ConstantTimescale": lambda: schedules.ConstantTimescale(
+        COSINE(0.1, 50), 20
+    ),
+    "ProportionalToLearningRate": lambda: schedules.ProportionalToLearningRate(
+        0.2, COSINE(0.1, 50), 0.1
+    ),
+    "WarmupHold": lambda: schedules.WarmupHold(0.3, 3, initial=0.1),
+    "Stepwise": lambda: schedules.Stepwise([0.3, 0.2, 0.1], steps=2),
+}
+
+REGULARIZERS = {
+    "Lp": lambda: regularizers.Lp(0.1, p=1.3),
+    "GroupLasso": lambda: regularizers.GroupLasso(0.1, axis=(0, 1)),
+}
+
+CONSTRAINTS = {
+    "FixedNorm": lambda: constraints.FixedNorm(axis=0, radius=2.0),
+}
+
+# The rates are strong enough for a missing decay to show after one step.
+DECAYS = {
+    "L2": lambda: decays.L2(
+        0.3, where=where.everything(), coupling="independent", name="ridge"
+    ),
+    "L2 coupled": lambda: decays.L2(0.3, coupling="coupled"),
+    "L2 scheduled": lambda: decays.L2(schedules.WarmupHold(0.5, 3)),
+    "L1": lambda: decays.L1(0.2, where=where.paths("kernel"), name="lasso"),
+    "L1 coupled": lambda: decays.L1(0.2, coupling="coupled"),
+    "Lp": lambda: decays.Lp(0.2, p=0.8, name="sparse"),
+    "Lp coupled": lambda: decays.Lp(0.2, p=1.3, coupling="coupled"),
+    "ProximalLp": lambda: decays.ProximalLp(
+        0.02, p=0.7, coupling="independent"
+    ),
+    "GroupLasso": lambda: decays.GroupLasso(0.3, axis=-2, name="inputs"),
+    "GroupLasso coupled": lambda: decays.GroupLasso(0.3, coupling="coupled"),
+}
+
+OPTIMIZERS = {
+    "WeightDecay": lambda **inner: optimizers.WeightDecay(
+        keras.optimizers.Adam(0.05, **inner),
+        [decays.L2(0.3), decays.L1(0.1, where=where.paths("bias"))],
+        use_ema=True,
+        ema_momentum=0.9,
+        ema_overwrite_frequency=3,
+    ),
+    "SGDW": lambda **inner: optimizers.SGDW(
+        0.05,
+        weight_decay=0.3,
+        momentum=0.9,
+        where=where.everything(),
+        coupling="independent",
+        nesterov=True,
+        **inner,
+    ),
+    "PAdam": lambda **inner: optimizers.PAdam(
+        0.05,
+        weight_decay=schedules.WarmupHold(0.3, 3),
+        p=1.2,
+        where=where.paths("kernel"),
+        beta_1=0.8,
+        **inner,
+    ),
+}
+
+# What a class cannot be made into a row for, and why.
+ABSTRACT = {"Decay", "SeparableDecay", "Selection"}
+
+SERIALIZABLE = {
+    f"{kind}: {name}": make
+    for kind, rows in {
+        "where": SELECTIONS,
+        "schedules": SCHEDULES,
+        "regularizers": REGULARIZERS,
+        "constraints": CONSTRAINTS,
+        "decays": DECAYS,
+        "optimizers": OPTIMIZERS,
+    }.items()
+    for name, make in rows.items()
+}
+
+
+def with_decay(name, inner=None, **arguments):
+    """A wrapper of SGD with momentum around one row of DECAYS."""
+    if inner is None:
+        inner = keras.optimizers.SGD(0.1, momentum=0.9, **arguments)
+    return optimizers.WeightDecay(inner, DECAYS[name]())
+
+
+def all_optimizers():
+    """(name, function of inner arguments) of everything that can train."""
+    rows = dict(OPTIMIZERS)
+    for name in DECAYS:
+        rows[f"SGD + {name}"] = lambda name=name, **inner: with_decay(
+            name, **inner
+        )
+    return rows

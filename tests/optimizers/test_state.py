@@ -1,0 +1,145 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_wd import decays
+from keras_wd import optimizers
+from tests.training import assert_equal
+from tests.training import compiled_network
+from tests.training import network
+from tests.training import train
+
+L2 = decays.L2
+
+
+class Store(dict):
+    """What Keras passes to `save_own_variables`, kept in memory."""
+
+
+def saved(optimizer, inner_store):
+    store = Store()
+    optimizer.save_own_variables(store)
+    optimizer.inner_optimizer.save_own_variables(inner_store)
+    return store
+
+
+def wrapper(decay=None, model=None, **arguments):
+    optimizer = optimizers.WeightDecay(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        decay or L2(0.1),
+        **arguments,
+    )
+    optimizer.build((model or network()).trainable_variables)
+    return optimizer
+
+
+def test_values_are_stored_by_name():
+    store = saved(wrapper(use_ema=True), Store())
+    assert set(store) == {
+        "manifest",
+        "l2_rate",
+        "dense.kernel.average",
+        "dense.bias.average",
+        "dense_1.kernel.average",
+        "dense_1.bias.average",
+    }
+    manifest = json.loads(bytes(store["manifest"]).decode())
+    assert manifest["format"] == 1
+    assert ["dense.kernel.momentum", [8, 6]] in manifest["variables"]
+
+
+def test_the_same_code_run_again_can_load():
+    first = compiled_network(optimizers.SGDW(0.1, momentum=0.9, use_ema=True))
+    train(first)
+    # Another model of the same code: Keras numbers its layers on.
+    second = compiled_network(optimizers.SGDW(0.1, momentum=0.9, use_ema=True))
+    second.optimizer.build(second.trainable_variables)
+    inner_store = Store()
+    store = saved(first.optimizer, inner_store)
+    second.optimizer.load_own_variables(store)
+    second.optimizer.inner_optimizer.load_own_variables(inner_store)
+    second.set_weights(first.get_weights())
+    assert_equal(train(first, 1), train(second, 1))
+
+
+def other_network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(5, name="dense"),
+            keras.layers.Dense(3, name="dense_1"),
+        ]
+    )
+
+
+MISFITS = {
+    "another rule": (
+        lambda: wrapper(decays.L1(0.1)),
+        "lacks l1_rate; the file has l2_rate besides",
+    ),
+    "one rule more": (
+        lambda: wrapper([L2(0.1), decays.L1(0.1)]),
+        "the file lacks l1_rate",
+    ),
+    "an average": (
+        lambda: wrapper(use_ema=True),
+        "lacks dense.kernel.average",
+    ),
+    "another width": (
+        lambda: wrapper(model=other_network()),
+        r"dense.kernel.momentum has shape \(8, 6\) in the file and \(8, 5\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_state_that_does_not_fit_is_refused(case):
+    keras.utils.clear_session(free_memory=False)
+    store = saved(wrapper(), Store())
+    keras.utils.clear_session(free_memory=False)
+    make, message = MISFITS[case]
+    with pytest.raises(ValueError, match=message):
+        make().load_own_variables(store)
+
+
+def test_another_format_is_refused():
+    optimizer = wrapper()
+    store = saved(optimizer, Store())
+    manifest = json.loads(bytes(store["manifest"]).decode())
+    text = json.dumps({**manifest, "format": 2}).encode()
+    store["manifest"] = np.frombuffer(text, "uint8")
+    with pytest.raises(ValueError, match="format 2.*reads format 1"):
+        optimizer.load_own_variables(store)
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path):
+    plain = compiled_network(keras.optimizers.SGD(0.1, momentum=0.9))
+    train(plain)
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    model = compiled_network(optimizers.SGDW(0.1, momentum=0.9))
+    model.optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="another optimizer than WeightDecay"):
+        model.load_weights(tmp_path / "plain.weights.h5")
+
+
+def test_a_file_of_weights_alone_loads_with_a_warning(tmp_path):
+    network().save_weights(tmp_path / "alone.weights.h5")
+    model = compiled_network(optimizers.SGDW(0.1))
+    model.optimizer.build(model.trainable_variables)
+    with pytest.warns(UserWarning):
+        model.load_weights(tmp_path / "alone.weights.h5")
+    assert_equal(model.get_weights(), network().get_weights())
+
+
+def test_the_first_step_after_a_load_uses_the_loaded_rate(tmp_path):
+    first = compiled_network(optimizers.SGDW(0.1, weight_decay=0.5))
+    train(first)
+    first.save_weights(tmp_path / "first.weights.h5")
+    second = compiled_network(optimizers.SGDW(0.1, weight_decay=0.0))
+    second.optimizer.build(second.trainable_variables)
+    second.load_weights(tmp_path / "first.weights.h5")
+    assert second.optimizer.current_weight_decay() == {"l2": 0.5}
+    assert_equal(train(first, 1), train(second, 1))
