@@ -1,0 +1,91 @@
+"""What is known about the channels of a tensor while a model is read.
+
+The units of all layers get labels. A tensor carries one label for every
+position of its last axis: the unit that position depends on. Labels joined
+into one class stand for units that can be removed together or not at all,
+such as the two branches of a residual join.
+"""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """The last axis of a tensor.
+
+    Attributes:
+        labels: `(n,)` integers, the unit each position depends on.
+        constants: `(n,)` the value of a position that does not depend on the
+            input of the model, nor on where in the image it is; otherwise
+            not a number.
+        gains: `(n,)` how much the position moves with the input of its unit
+            at most: the norm of the unit's weights times the scales since.
+    """
+
+    labels: np.ndarray
+    constants: np.ndarray
+    gains: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def taken(self, positions: np.ndarray) -> "Channels":
+        """The channels at some positions, possibly repeated."""
+        return Channels(
+            self.labels[positions],
+            self.constants[positions],
+            self.gains[positions],
+        )
+
+    def with_constants(self, constants: np.ndarray) -> "Channels":
+        """The same channels with other values where they are constant."""
+        return dataclasses.replace(self, constants=constants)
+
+
+class Classes:
+    """Classes of labels, and why some of them have to stay."""
+
+    def __init__(self):
+        self._parents = []
+        self._reasons = {}
+
+    def new(self, count: int) -> np.ndarray:
+        """Labels that no tensor has yet."""
+        first = len(self._parents)
+        self._parents.extend(range(first, first + count))
+        return np.arange(first, first + count)
+
+    def join(self, first: np.ndarray, second: np.ndarray) -> None:
+        """Make one class of the classes of every pair of labels."""
+        for a, b in zip(first.tolist(), second.tolist(), strict=True):
+            a, b = self._root(a), self._root(b)
+            if a != b:
+                self._parents[b] = a
+
+    def pin(self, labels: np.ndarray, reason: str) -> None:
+        """Keep the units with these labels, for a reason."""
+        for label in np.unique(labels).tolist():
+            self._reasons.setdefault(label, reason)
+
+    def roots(self) -> np.ndarray:
+        """By label, the label that stands for its class."""
+        return np.array(
+            [self._root(label) for label in range(len(self._parents))],
+            dtype=int,
+        )
+
+    def reasons(self) -> dict[int, str]:
+        """Why classes have to stay, by the label that stands for them."""
+        found = {}
+        for label, reason in self._reasons.items():
+            found.setdefault(self._root(label), reason)
+        return found
+
+    def _root(self, label):
+        parents = self._parents
+        while parents[label] != label:
+            parents[label] = parents[parents[label]]
+            label = parents[label]
+        return label

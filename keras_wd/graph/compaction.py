@@ -1,0 +1,142 @@
+"""Networks that really become smaller."""
+
+import keras
+from keras import layers
+
+from keras_wd.errors import check_number
+from keras_wd.graph import kinds
+from keras_wd.graph import sizes
+from keras_wd.graph.rebuild import edits
+from keras_wd.graph.rebuild import rebuild
+from keras_wd.graph.removal import Removal
+from keras_wd.graph.removal import names
+from keras_wd.graph.removal import plan_removal
+from keras_wd.graph.report import BATCH_SIZE
+from keras_wd.graph.report import LayerReport
+from keras_wd.graph.report import Report
+from keras_wd.graph.walk import read
+
+
+def compact(
+    model: keras.Model, threshold: float = 0.0, report: bool = False
+) -> keras.Model | tuple[keras.Model, Report]:
+    """The same function with smaller layers, without the units that are dead.
+
+    A unit (of a Dense or convolution layer) is dead if nothing it computes is
+    used: everything that reads it has zero weights for it, or is dead itself.
+    It is also dead if it is a constant because its input weights are zero;
+    that constant is added to the biases of the layers that read it (which get
+    a bias if they have none). Where a convolution with zero padding reads a
+    constant that is not zero, the unit stays: at the border it is no
+    constant.
+
+    Dead units are removed with their kernels and biases, the statistics of
+    batch normalizations, depthwise kernels, PReLU slopes, and the rows of the
+    layers that read them, behind `Flatten` too; through residual joins where
+    all branches agree. Every layer keeps at least one unit. A layer that
+    needs all its channels (a softmax, a layer normalization, anything not
+    known) keeps them, and the report says so.
+
+    Args:
+        model: a built Sequential or Functional model, nested or not. It is
+            not changed.
+        threshold: units whose path product is at most this are removed too:
+            the norm of the input weights, times what batch normalizations and
+            depthwise kernels scale them by, times the norm of the output
+            weights; summed over the layers that read the unit. The output of
+            each moves by at most that much times the norm of the input.
+        report: also return a `Report` of what changed: units, parameters,
+            multiply-adds, file size, sparse sizes and measured latency. It
+            is printable, and its fields are plain data.
+
+    Returns:
+        A new model that is not compiled, because the state of an optimizer
+        does not fit smaller weights; `model` itself if no unit is dead. With
+        `report=True`, the pair of it and the report.
+
+    Raises:
+        ValueError: if the structure of the model cannot be read, or
+            `threshold` is not a number >= 0.
+
+    >>> import keras
+    >>> from keras_wd import graph
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, "relu", name="hidden"),
+    ...     keras.layers.Dense(2, name="output"),
+    ... ])
+    >>> kernel, bias = model.get_layer("hidden").get_weights()
+    >>> kernel[:, :5] = 0
+    >>> model.get_layer("hidden").set_weights([kernel, bias])
+    >>> graph.compact(model).get_layer("hidden").units
+    3
+    """
+    threshold = check_number("threshold", threshold, minimum=0)
+    graph = read(model)
+    removal = plan_removal(graph, threshold)
+    smaller = model
+    if not removal.is_empty:
+        smaller = rebuild(model, graph, edits(removal))
+    if not report:
+        return smaller
+    return smaller, _report(model, smaller, graph, removal)
+
+
+def _report(model, smaller, graph, removal):
+    # A copy, so that neither file nor latency includes an optimizer, and
+    # nothing of the given model is compiled.
+    whole = rebuild(model, graph, {})
+    after = read(smaller)
+    milliseconds = sizes.milliseconds(
+        {"before": whole, "after": smaller if smaller is not model else whole},
+        BATCH_SIZE,
+    )
+    milliseconds = milliseconds or {"before": None, "after": None}
+    before_sizes = sizes.measure(whole, graph)
+    if smaller is model:
+        after_sizes = before_sizes
+    else:
+        after_sizes = sizes.measure(smaller, after)
+    return Report(
+        layers=_layers(removal),
+        before=before_sizes,
+        after=after_sizes,
+        milliseconds_before=milliseconds["before"],
+        milliseconds_after=milliseconds["after"],
+        not_counted=tuple(sizes.not_counted(graph)),
+    )
+
+
+def _layers(removal: Removal) -> tuple[LayerReport, ...]:
+    weighted = {w.step: w for w in removal.reading.weighted}
+    rows = []
+    for step in removal.reading.graph.steps:
+        kind = type(step.operation).__name__
+        if step in weighted:
+            made = weighted[step].made
+            units = len(made)
+            left = int(removal.kept[made].sum())
+            note = _note(removal, weighted[step])
+            rows.append(LayerReport(step.path, kind, units, left, note))
+        elif step in removal.reading.opaque and getattr(
+            step.operation, "weights", []
+        ):
+            units = None
+            if kinds.is_exactly(
+                step.operation, (layers.Dense, *kinds.CONVOLUTIONS)
+            ):
+                units = step.operation.kernel.shape[-1]
+            note = f"left whole: {removal.reading.opaque[step]}"
+            rows.append(LayerReport(step.path, kind, units, units, note))
+    return tuple(rows)
+
+
+def _note(removal, weighted):
+    layer = weighted.step.operation
+    reasons = names(weighted.made.tolist(), removal.reasons)
+    note = f"left whole: {'; '.join(reasons)}" if reasons else ""
+    gone = ~removal.kept[weighted.read.labels]
+    if layer.bias is None and weighted.foldable[gone].any():
+        note = f"{note}; " if note else ""
+        note += "its rows of constant inputs went into a bias"
+    return note

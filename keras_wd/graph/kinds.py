@@ -1,0 +1,183 @@
+"""What layers do to the channels of a tensor, the last axis.
+
+Only the exact classes of Keras are recognised: a subclass may compute
+something else.
+"""
+
+import keras
+from keras import activations
+from keras import layers
+
+CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+POOLING = (
+    layers.MaxPooling1D,
+    layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.AveragePooling1D,
+    layers.AveragePooling2D,
+    layers.AveragePooling3D,
+)
+GLOBAL_POOLING = (
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+)
+PADDING = (
+    layers.ZeroPadding1D,
+    layers.ZeroPadding2D,
+    layers.ZeroPadding3D,
+)
+CROPPING = (layers.Cropping1D, layers.Cropping2D, layers.Cropping3D)
+UPSAMPLING = (layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D)
+DROPOUT = (
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+)
+# Like dropout they do nothing at inference, but what they do in training is
+# not the same for an input and for its double.
+NOISE = (layers.AlphaDropout, layers.GaussianDropout, layers.GaussianNoise)
+UNCHANGED = (layers.Identity, layers.ActivityRegularization)
+MERGING = (
+    layers.Add,
+    layers.Average,
+    layers.Maximum,
+    layers.Minimum,
+    layers.Multiply,
+    layers.Subtract,
+)
+ACTIVATION_LAYERS = (
+    layers.Activation,
+    layers.ELU,
+    layers.LeakyReLU,
+    layers.ReLU,
+)
+
+# Activations that act on every number by itself.
+_ELEMENTWISE = {
+    getattr(activations, name)
+    for name in (
+        "celu",
+        "elu",
+        "exponential",
+        "gelu",
+        "hard_shrink",
+        "hard_sigmoid",
+        "hard_silu",
+        "hard_tanh",
+        "leaky_relu",
+        "linear",
+        "log_sigmoid",
+        "mish",
+        "relu",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "soft_shrink",
+        "softplus",
+        "softsign",
+        "sparse_plus",
+        "sparse_sigmoid",
+        "squareplus",
+        "tanh",
+        "tanh_shrink",
+        "threshold",
+    )
+    if hasattr(activations, name)
+}
+_HOMOGENEOUS = (
+    None,
+    activations.linear,
+    activations.relu,
+    activations.leaky_relu,
+)
+
+
+def is_exactly(operation: object, kinds) -> bool:
+    """Whether the class is one of `kinds` itself, not a subclass."""
+    return type(operation) in (kinds if isinstance(kinds, tuple) else (kinds,))
+
+
+def merging_operation(operation: keras.Operation) -> str | None:
+    """ "Add" for `x + y` written with the operator, None for the rest."""
+    kind = type(operation)
+    written = not isinstance(operation, layers.Layer)
+    if written and kind.__name__ == "Add" and _is_kerass_own(kind):
+        return "Add"
+    return None
+
+
+def is_relu_operation(operation: keras.Operation) -> bool:
+    """Whether this is `keras.ops.relu`, called outside of a layer."""
+    kind = type(operation)
+    written = not isinstance(operation, layers.Layer)
+    return written and kind.__name__ == "Relu" and _is_kerass_own(kind)
+
+
+def _is_kerass_own(kind):
+    return kind.__module__.split(".")[0] == "keras"
+
+
+def activation_of(operation: keras.Operation):
+    """What a layer applies to its output, None for nothing."""
+    return getattr(operation, "activation", None)
+
+
+def is_elementwise(activation: object) -> bool:
+    """Whether an activation acts on every number by itself."""
+    if is_exactly(activation, ACTIVATION_LAYERS):
+        inner = activation_of(activation)
+        return inner is None or is_elementwise(inner)
+    return activation is None or _is_in(activation, _ELEMENTWISE)
+
+
+def not_homogeneous(activation: object) -> str | None:
+    """Why f(c x) = c f(x) does not hold for all c > 0; None if it does."""
+    name = activation_name(activation)
+    if is_exactly(activation, layers.Activation):
+        return not_homogeneous(activation.activation)
+    if is_exactly(activation, layers.ReLU):
+        if activation.max_value is not None:
+            return f"{name} stops growing at {float(activation.max_value):g}"
+        if activation.threshold:
+            return f"{name} has a threshold"
+        return None
+    if is_exactly(activation, layers.LeakyReLU):
+        return None
+    if any(activation is known for known in _HOMOGENEOUS):
+        return None
+    return f"{name} is not positively homogeneous"
+
+
+def activation_name(activation: object) -> str:
+    """What to call an activation in a message."""
+    if isinstance(activation, layers.Layer):
+        return activation.name
+    return getattr(activation, "__name__", type(activation).__name__)
+
+
+def wrong_format(operation: keras.Operation) -> str | None:
+    """Why the channels are not on the last axis; None if they are."""
+    if getattr(operation, "data_format", None) == "channels_first":
+        return f"{operation.name} has data_format='channels_first'"
+    return None
+
+
+def changed_weights(layer: keras.Layer) -> str | None:
+    """Why a layer does not simply compute with its kernel; None if it does."""
+    if getattr(layer, "lora_enabled", False):
+        return f"{layer.name} has LoRA weights"
+    if getattr(layer, "quantization_mode", None):
+        return f"{layer.name} is quantized"
+    return None
+
+
+def _is_in(item, collection):
+    """Membership by identity, for callables that need not be hashable."""
+    return any(item is member for member in collection)

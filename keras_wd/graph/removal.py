@@ -1,0 +1,115 @@
+"""Which units can go: the ones nothing depends on, and constants."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from keras_wd.graph.reading import Reading
+from keras_wd.graph.walk import Graph
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Removal:
+    """What is removed from a graph.
+
+    Attributes:
+        reading: the labels of all channels.
+        kept: `(labels,)` whether a unit stays.
+        reasons: by label, why its class has to stay.
+    """
+
+    reading: Reading
+    kept: np.ndarray
+    reasons: dict[int, str]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every unit stays."""
+        return all(self.kept[w.made].all() for w in self.reading.weighted)
+
+
+def plan_removal(graph: Graph, threshold: float) -> Removal:
+    """The units that can be removed without changing what a graph computes.
+
+    A unit is not needed if everything that reads it has zero weights for it,
+    or is itself not needed; or if it is a constant that all its readers can
+    add to their biases. Units whose path product is at most `threshold` are
+    treated as if their input weights were zero, unless they cannot be
+    removed even then.
+    """
+    dead = {}
+    if threshold > 0:
+        dead = _below(Reading(graph, {}), threshold)
+    while True:
+        reading = Reading(graph, dead)
+        removal = _needed(reading)
+        refuted = False
+        for weighted in reading.weighted:
+            positions = dead.get(weighted.step.path)
+            if positions is None:
+                continue
+            stays = removal.kept[weighted.made[positions]]
+            refuted = refuted or stays.any()
+            dead[weighted.step.path] = positions[~stays]
+        if not refuted:
+            return removal
+
+
+def _below(reading, threshold):
+    """Positions of the units with a small path product, by layer."""
+    roots = reading.classes.roots()
+    products = np.zeros(len(roots))
+    for weighted in reading.weighted:
+        read = weighted.read
+        squares = np.square(weighted.kernel).sum(axis=(0, 2))
+        used = squares > 0
+        squares[used] *= np.square(read.gains[used])
+        per_class = np.zeros(len(roots))
+        np.add.at(per_class, roots[read.labels], squares)
+        products += np.sqrt(per_class)
+    products[list(reading.classes.reasons())] = np.inf
+    small = products <= threshold
+    return {
+        weighted.step.path: np.flatnonzero(small[roots[weighted.made]])
+        for weighted in reading.weighted
+    }
+
+
+def _needed(reading):
+    roots = reading.classes.roots()
+    reasons = reading.classes.reasons()
+    live = np.zeros(len(roots), dtype=bool)
+    live[list(reasons)] = True
+    _spread(reading, roots, live)
+    # A layer keeps at least one unit: Keras has no layers without any. What
+    # it computes does not matter, so what it reads need not stay.
+    kept = live.copy()
+    for weighted in reading.weighted:
+        if not kept[roots[weighted.made]].any():
+            kept[roots[weighted.made[0]]] = True
+    by_label = {
+        label: reasons[root]
+        for label, root in enumerate(roots.tolist())
+        if root in reasons
+    }
+    return Removal(reading, kept[roots], by_label)
+
+
+def _spread(reading, roots, live):
+    """Mark everything that the marked units depend on."""
+    count = -1
+    while count != live.sum():
+        count = live.sum()
+        for weighted in reversed(reading.weighted):
+            units = live[roots[weighted.made]]
+            kernel = weighted.kernel[:, :, units]
+            used = (kernel != 0).any(axis=(0, 2)) & np.isnan(weighted.foldable)
+            live[roots[weighted.read.labels[used]]] = True
+
+
+def names(labels: Iterable[int], reasons: dict[int, str]) -> list[str]:
+    """The distinct reasons among labels, in order."""
+    return list(
+        dict.fromkeys(reasons[label] for label in labels if label in reasons)
+    )

@@ -1,0 +1,111 @@
+"""What compaction did to a model."""
+
+import dataclasses
+
+from keras_wd.graph.sizes import Sizes
+from keras_wd.graph.table import table
+
+BATCH_SIZE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """What became of a layer.
+
+    Attributes:
+        layer: its name, with the nested models before it.
+        kind: its class.
+        units_before: its units; None for a layer that is not understood.
+        units_after: its units in the new model.
+        note: why it was left whole or what else changed; "" for nothing.
+    """
+
+    layer: str
+    kind: str
+    units_before: int | None
+    units_after: int | None
+    note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """A model before and after compaction; `str` makes two tables.
+
+    Attributes:
+        layers: the layers with units, and those left whole, in order.
+        before: sizes of the model that was given, without an optimizer.
+        after: sizes of the new one.
+        milliseconds_before: median time to predict a batch of 256 examples
+            on this machine; None if the size of an input is not fixed.
+        milliseconds_after: the same for the new model.
+        not_counted: layers that the multiply-adds leave out.
+    """
+
+    layers: tuple[LayerReport, ...]
+    before: Sizes
+    after: Sizes
+    milliseconds_before: float | None
+    milliseconds_after: float | None
+    not_counted: tuple[str, ...]
+
+    def __str__(self) -> str:
+        units = table(
+            ("layer", "kind", "units", "left", "note"),
+            [
+                (
+                    row.layer,
+                    row.kind,
+                    _count(row.units_before),
+                    _count(row.units_after),
+                    row.note,
+                )
+                for row in self.layers
+            ],
+        )
+        sizes = table(("", "before", "after", "ratio"), self._size_rows())
+        lines = [units, "", sizes, ""]
+        if self.not_counted:
+            lines.append(
+                "multiply-adds leave out: " + ", ".join(self.not_counted)
+            )
+        lines.append(
+            "Zeros that stay inside a layer make neither it nor its file "
+            "faster or smaller; CSR and gzip show what storing the weights "
+            "as sparse rows or compressed would save."
+        )
+        return "\n".join(lines)
+
+    def _size_rows(self):
+        names = {
+            "units": "units",
+            "parameters": "parameters",
+            "multiply_adds": "multiply-adds",
+            "file_bytes": "file, bytes",
+            "dense_bytes": "weights, bytes",
+            "csr_bytes": "sparse size, CSR, bytes",
+            "gzip_bytes": "sparse size, gzip, bytes",
+        }
+        rows = [
+            (label, getattr(self.before, name), getattr(self.after, name))
+            for name, label in names.items()
+        ]
+        rows = [
+            (label, _count(a), _count(b), _ratio(a, b)) for label, a, b in rows
+        ]
+        a, b = self.milliseconds_before, self.milliseconds_after
+        label = f"batch of {BATCH_SIZE}, ms"
+        return [*rows, (label, _time(a), _time(b), _ratio(a, b))]
+
+
+def _count(number):
+    return "-" if number is None else f"{number:,}"
+
+
+def _time(number):
+    return "-" if number is None else f"{number:.2f}"
+
+
+def _ratio(before, after):
+    if before is None or after is None:
+        return "-"
+    return f"{before / after:.2f}x"

@@ -1,0 +1,251 @@
+"""How single layers act on channels."""
+
+import math
+
+import keras
+import numpy as np
+from keras import layers
+from keras import ops
+
+from keras_wd.graph import kinds
+from keras_wd.graph.channels import Channels
+from keras_wd.graph.channels import Classes
+from keras_wd.graph.walk import Graph
+from keras_wd.graph.walk import Step
+
+MERGING = (*kinds.MERGING, layers.Concatenate)
+# Layers with a weight per channel, or a shape in their configuration.
+WITH_CHANNELS = (
+    layers.BatchNormalization,
+    layers.PReLU,
+    layers.Reshape,
+    *kinds.DEPTHWISE,
+)
+_KEEP_CONSTANTS = (
+    *kinds.DROPOUT,
+    *kinds.NOISE,
+    *kinds.UNCHANGED,
+    *kinds.POOLING,
+    *kinds.GLOBAL_POOLING,
+    *kinds.CROPPING,
+    *kinds.UPSAMPLING,
+)
+# A gain that no threshold reaches, whose square is still finite.
+UNBOUNDED = 1e100
+_WEIGHTED = (layers.Dense, *kinds.CONVOLUTIONS)
+
+
+class NeedsAll(Exception):
+    """A step needs all its channels as they are, and why."""
+
+
+def array(variable: keras.Variable) -> np.ndarray:
+    """The value of a variable in float64."""
+    return np.asarray(variable).astype("float64")
+
+
+def refuse_unusual(graph: Graph, step: Step) -> None:
+    """Raise for calls and layers that no rule describes."""
+    operation = step.operation
+    reason = kinds.wrong_format(operation)
+    if reason:
+        raise NeedsAll(f"{reason}, and only channels_last is supported")
+    if step.options:
+        options = ", ".join(f"{k}={v!r}" for k, v in step.options.items())
+        raise NeedsAll(f"{step.path} is called with {options}")
+    if kinds.is_exactly(operation, (*_WEIGHTED, *WITH_CHANNELS)):
+        uses = graph.uses[id(operation)]
+        if uses > 1:
+            raise NeedsAll(f"{step.path} is shared: it is called {uses} times")
+        reason = kinds.changed_weights(operation)
+        if reason:
+            raise NeedsAll(reason)
+    if kinds.is_exactly(operation, _WEIGHTED) and (
+        getattr(operation, "groups", 1) != 1
+    ):
+        raise NeedsAll(f"{step.path} is a grouped convolution")
+
+
+def passed(graph: Graph, step: Step, inputs: list[Channels]) -> Channels:
+    """The channels after a step with one input that it does not mix."""
+    operation = step.operation
+    if len(inputs) == 1 and len(step.outputs) == 1:
+        (read,) = inputs
+        if kinds.is_exactly(operation, _KEEP_CONSTANTS):
+            return read
+        if kinds.is_relu_operation(operation):
+            return read.with_constants(np.maximum(read.constants, 0))
+        if kinds.is_exactly(operation, kinds.ACTIVATION_LAYERS):
+            return _through_activation(step, read)
+        if kinds.is_exactly(operation, kinds.PADDING):
+            border = np.where(read.constants == 0, 0.0, np.nan)
+            return read.with_constants(border)
+        if kinds.is_exactly(operation, (layers.Flatten, layers.Reshape)):
+            return _reshaped(graph, step, read)
+        if kinds.is_exactly(operation, layers.BatchNormalization):
+            return _normalized(graph, step, read)
+        if kinds.is_exactly(operation, layers.PReLU):
+            return _through_prelu(operation, read)
+        if kinds.is_exactly(operation, kinds.DEPTHWISE):
+            return _through_depthwise(step, read)
+    raise NeedsAll(
+        f"{step.path} ({type(operation).__name__}) is not known to treat "
+        "channels separately"
+    )
+
+
+def merged(
+    classes: Classes, graph: Graph, step: Step, inputs: list[Channels]
+) -> Channels:
+    """The channels after a join of several tensors."""
+    operation = step.operation
+    shapes = [graph.shapes[tensor] for tensor in step.inputs]
+    if kinds.is_exactly(operation, layers.Concatenate):
+        if operation.axis in (-1, len(shapes[0]) - 1):
+            return Channels(
+                *(
+                    np.concatenate([getattr(c, name) for c in inputs])
+                    for name in ("labels", "constants", "gains")
+                )
+            )
+        name = "Concatenate"
+    else:
+        name = kinds.merging_operation(operation) or type(operation).__name__
+    sizes = {len(channels) for channels in inputs}
+    if len({len(shape) for shape in shapes}) > 1 or len(sizes) > 1:
+        raise NeedsAll(f"{step.path} joins tensors of different shapes")
+    for channels in inputs[1:]:
+        classes.join(inputs[0].labels, channels.labels)
+    constants = _MERGED_CONSTANTS[name](
+        np.stack([channels.constants for channels in inputs])
+    )
+    if name == "Multiply":
+        gains = np.full(len(inputs[0]), UNBOUNDED)
+    else:
+        gains = sum(channels.gains for channels in inputs)
+    return Channels(inputs[0].labels, constants, gains)
+
+
+def _product(values):
+    return np.where((values == 0).any(axis=0), 0.0, values.prod(axis=0))
+
+
+def _agreed(values):
+    return np.where((values == values[0]).all(axis=0), values[0], np.nan)
+
+
+_MERGED_CONSTANTS = {
+    "Add": lambda values: values.sum(axis=0),
+    "Average": lambda values: values.mean(axis=0),
+    "Concatenate": _agreed,
+    "Maximum": lambda values: values.max(axis=0),
+    "Minimum": lambda values: values.min(axis=0),
+    "Multiply": _product,
+    "Subtract": lambda values: values[0] - values[1],
+}
+
+
+def foldable(layer: keras.Layer, constants: np.ndarray) -> np.ndarray:
+    """The constants that a layer sees as constants, not a number elsewhere.
+
+    Zero padding surrounds a constant image with zeros: only a constant zero
+    stays constant.
+    """
+    if getattr(layer, "padding", "valid") == "valid":
+        return constants
+    return np.where(constants == 0, 0.0, np.nan)
+
+
+def constant_units(
+    kernel: np.ndarray, rows: np.ndarray, bias: keras.Variable | None
+) -> np.ndarray:
+    """The units that only depend on constant rows, before the activation.
+
+    Args:
+        kernel: `(offsets, rows, units)`.
+        rows: `(rows,)`, see `foldable`.
+        bias: `(units,)` or None.
+    """
+    known = ~np.isnan(rows)
+    varies = (kernel[:, ~known] != 0).any(axis=(0, 1))
+    value = rows[known] @ kernel[:, known].sum(axis=0)
+    if bias is not None:
+        value = value + array(bias)
+    return np.where(varies, np.nan, value)
+
+
+def activated(activation: object, constants: np.ndarray) -> np.ndarray:
+    """An elementwise activation of the constants, in float32 as it runs."""
+    known = ~np.isnan(constants)
+    if activation is None or not known.any():
+        return constants
+    function = activation
+    if isinstance(activation, layers.Layer):
+        function = activation.call
+    values = function(ops.convert_to_tensor(constants[known], "float32"))
+    result = np.full_like(constants, np.nan)
+    result[known] = ops.convert_to_numpy(values)
+    return result
+
+
+def _through_activation(step, read):
+    if not kinds.is_elementwise(step.operation):
+        raise NeedsAll(
+            f"the activation of {step.path} is not known to be elementwise"
+        )
+    return read.with_constants(activated(step.operation, read.constants))
+
+
+def _reshaped(graph, step, read):
+    before = graph.shapes[step.inputs[0]][1:]
+    after = graph.shapes[step.outputs[0]][1:]
+    if len(before) and before[-1:] == after[-1:] and before[-1]:
+        return read
+    if len(after) == 1 and None not in before:
+        positions = math.prod(before[:-1])
+        return read.taken(np.tile(np.arange(len(read)), positions))
+    raise NeedsAll(f"{step.path} reshapes the channels")
+
+
+def _normalized(graph, step, read):
+    layer = step.operation
+    if layer.axis not in (-1, len(graph.shapes[step.inputs[0]]) - 1):
+        raise NeedsAll(f"{step.path} does not normalize the last axis")
+    scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
+    shift = 0.0
+    if layer.scale:
+        scale = scale * array(layer.gamma)
+    if layer.center:
+        shift = array(layer.beta)
+    centered = read.constants - array(layer.moving_mean)
+    constants = np.where(scale == 0, 0.0, centered * scale) + shift
+    return Channels(read.labels, constants, read.gains * np.abs(scale))
+
+
+def _through_prelu(layer, read):
+    slopes = array(layer.alpha)
+    slopes = slopes.reshape(-1, slopes.shape[-1])
+    same = (slopes == slopes[0]).all(axis=0)
+    below = np.where(same, slopes[0], np.nan) * read.constants
+    constants = np.where(read.constants >= 0, read.constants, below)
+    largest = np.maximum(np.abs(slopes).max(axis=0), 1)
+    return Channels(read.labels, constants, read.gains * largest)
+
+
+def _through_depthwise(step, read):
+    layer = step.operation
+    values = array(layer.kernel)
+    multiplier = values.shape[-1]
+    kernel = values.reshape(-1, values.shape[-2] * multiplier)
+    repeated = read.taken(np.repeat(np.arange(len(read)), multiplier))
+    rows = foldable(layer, repeated.constants)
+    constants = np.where((kernel == 0).all(axis=0), 0.0, rows * kernel.sum(0))
+    if layer.bias is not None:
+        constants = constants + array(layer.bias)
+    activation = kinds.activation_of(layer)
+    if not kinds.is_elementwise(activation):
+        raise NeedsAll(
+            f"the activation of {step.path} is not known to be elementwise"
+        )
+    gains = repeated.gains * np.sqrt(np.square(kernel).sum(axis=0))
+    return Channels(repeated.labels, activated(activation, constants), gains)
