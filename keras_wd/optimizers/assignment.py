@@ -66,6 +66,24 @@ def update_averages(
             variable.assign(_gated(due, mean, variable))
 
 
+def release_averages(
+    averages: Sequence[keras.Variable | None],
+    remainders: Sequence[keras.Variable | None],
+) -> None:
+    """After variables took the value of their averages: share nothing.
+
+    On JAX a variable and its average would then hold one array, which no
+    compiled step can take twice; and a remainder belongs to weights that are
+    no longer there.
+    """
+    for average in averages:
+        if average is not None:
+            average.assign(ops.copy(ops.convert_to_tensor(average)))
+    for remainder in remainders:
+        if remainder is not None:
+            remainder.assign(ops.zeros(remainder.shape, "float32"))
+
+
 def _gated(condition, value, variable):
     """`value` where the condition holds, the variable's value elsewhere."""
     if condition is None:

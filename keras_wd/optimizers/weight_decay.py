@@ -15,6 +15,7 @@ from keras import ops
 from keras_wd.decays.decay import Decay
 from keras_wd.ops.precision import LOW_PRECISION
 from keras_wd.optimizers.assignment import assign_weights
+from keras_wd.optimizers.assignment import release_averages
 from keras_wd.optimizers.assignment import update_averages
 from keras_wd.optimizers.checks import check_decays
 from keras_wd.optimizers.checks import check_inner_optimizer
@@ -234,9 +235,9 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
         """Put the moving average, if there is one, into the variables."""
         super().finalize_variable_values(var_list)
         if self.use_ema:
-            for remainder in self._remainders:
-                if remainder is not None:
-                    remainder.assign(ops.zeros(remainder.shape, "float32"))
+            release_averages(
+                self._model_variables_moving_average, self._remainders
+            )
 
     def current_weight_decay(self) -> dict[str, float]:
         """The rate of every decay now, by the decay's name."""
