@@ -2,6 +2,7 @@
 
 from keras_wd import constraints
 from keras_wd import decays
+from keras_wd import graph
 from keras_wd import metrics
 from keras_wd import migrate
 from keras_wd import optimizers
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "constraints",
     "decays",
+    "graph",
     "metrics",
     "migrate",
     "optimizers",

@@ -16,13 +16,17 @@ from keras_wd.decays.lp import L1
 from keras_wd.decays.lp import L2
 from keras_wd.decays.lp import Lp
 from keras_wd.decays.lp import ProximalLp
+from keras_wd.decays.path_norm import PathNorm
+from keras_wd.decays.units import HomogeneousUnits
 
 __all__ = [
     "Decay",
     "GroupLasso",
+    "HomogeneousUnits",
     "L1",
     "L2",
     "Lp",
+    "PathNorm",
     "ProximalLp",
     "SeparableDecay",
 ]

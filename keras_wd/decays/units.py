@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+import keras
+
 from keras_wd.errors import check_count
 
 
+@keras.saving.register_keras_serializable("keras_wd.decays")
 @dataclasses.dataclass(frozen=True)
 class HomogeneousUnits:
     """The units between two layers that only homogeneous operations join.
@@ -101,7 +104,52 @@ def check_units(units: Sequence) -> list[HomogeneousUnits]:
             f"units={units!r}. graph.explain(model) says why layers have no "
             "partner."
         )
-    return [_one_pair(pair) for pair in units]
+    units = [_one_pair(pair) for pair in units]
+    if units[0].biases_before is not None:
+        raise ValueError(
+            "`units` must begin with a pair that stands alone. Received: "
+            f"biases_before={units[0].biases_before!r} in the first pair, "
+            "which has no pair before it."
+        )
+    return units
+
+
+def chains(units: Sequence[HomogeneousUnits]) -> list[list[int]]:
+    """The positions of pairs, grouped into rows that can be balanced."""
+    rows = []
+    for position, pair in enumerate(units):
+        if pair.biases_before is None:
+            rows.append([])
+        rows[-1].append(position)
+    return rows
+
+
+def list_roles(
+    units: Sequence[HomogeneousUnits], rescales: bool, balance: bool
+) -> list[tuple[int, str, str]]:
+    """(pair, role, path) of every weight that a step on pairs acts on.
+
+    Roles are "w" and "v" for the kernels and, if the step rescales them,
+    "bias" and "inner" for biases within a pair; in a row of pairs that is
+    balanced also "after" for the one behind `v` and "before" for those in
+    front of `w`.
+    """
+    roles = []
+    for row in chains(units):
+        balanced = rescales and balance and len(row) > 1
+        for number in row:
+            pair = units[number]
+            named = [("w", pair.input_kernel), ("v", pair.output_kernel)]
+            if rescales:
+                named += [("bias", pair.input_bias)]
+                named += [("inner", path) for path in pair.inner_biases]
+            if balanced:
+                named += [("after", pair.output_bias)]
+                named += [("before", path) for path in pair.biases_before or ()]
+            roles += [
+                (number, role, path) for role, path in named if path is not None
+            ]
+    return roles
 
 
 def _one_pair(pair):
@@ -129,11 +177,11 @@ def _check_path(name, path):
 
 
 def _check_paths(units, name):
-    paths = getattr(units, name)
-    if not isinstance(paths, list | tuple):
+    given = getattr(units, name)
+    if not isinstance(given, list | tuple):
         raise ValueError(
-            f"`{name}` must be a list of paths. Received: {name}={paths!r}"
+            f"`{name}` must be a list of paths. Received: {name}={given!r}"
         )
-    for path in paths:
+    for path in given:
         _check_path(name, path)
-    object.__setattr__(units, name, tuple(paths))
+    object.__setattr__(units, name, tuple(given))

@@ -86,23 +86,19 @@ def _report(model, smaller, graph, removal):
     # A copy, so that neither file nor latency includes an optimizer, and
     # nothing of the given model is compiled.
     whole = rebuild(model, graph, {})
-    after = read(smaller)
-    milliseconds = sizes.milliseconds(
-        {"before": whole, "after": smaller if smaller is not model else whole},
-        BATCH_SIZE,
-    )
-    milliseconds = milliseconds or {"before": None, "after": None}
-    before_sizes = sizes.measure(whole, graph)
-    if smaller is model:
-        after_sizes = before_sizes
-    else:
-        after_sizes = sizes.measure(smaller, after)
+    models = {"before": whole}
+    if smaller is not model:
+        models["after"] = smaller
+    times = sizes.milliseconds(models, BATCH_SIZE) or {"before": None}
+    before_sizes = after_sizes = sizes.measure(whole, graph)
+    if smaller is not model:
+        after_sizes = sizes.measure(smaller, read(smaller))
     return Report(
         layers=_layers(removal),
         before=before_sizes,
         after=after_sizes,
-        milliseconds_before=milliseconds["before"],
-        milliseconds_after=milliseconds["after"],
+        milliseconds_before=times["before"],
+        milliseconds_after=times.get("after", times["before"]),
         not_counted=tuple(sizes.not_counted(graph)),
     )
 

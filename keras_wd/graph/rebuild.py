@@ -100,7 +100,9 @@ def _find(model, step: Step):
 def _copy_weights(old, new, edit):
     if edit is None or not edit.arrays:
         for source, target in zip(old.variables, new.variables, strict=True):
-            target.assign(source)
+            # A copy: models that share an array cannot both be compiled with
+            # donated arguments.
+            target.assign(np.asarray(source).copy())
         return
     for name, values in edit.arrays.items():
         getattr(new, name).assign(values)

@@ -2,6 +2,7 @@
 
 from keras_wd.optimizers.named import SGDW
 from keras_wd.optimizers.named import PAdam
+from keras_wd.optimizers.path_prox import PathProx
 from keras_wd.optimizers.weight_decay import WeightDecay
 
-__all__ = ["PAdam", "SGDW", "WeightDecay"]
+__all__ = ["PAdam", "PathProx", "SGDW", "WeightDecay"]
