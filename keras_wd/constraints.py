@@ -3,6 +3,7 @@
 import keras
 
 from keras_wd.errors import check_axis
+from keras_wd.errors import check_axis_fits
 from keras_wd.errors import check_number
 from keras_wd.ops import project_to_sphere
 
@@ -24,7 +25,8 @@ class FixedNorm(keras.constraints.Constraint):
         radius: the norm of every unit, > 0.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or a weight it is put on
+            does not have the axis.
 
     >>> import keras
     >>> from keras_wd import constraints
@@ -44,6 +46,9 @@ class FixedNorm(keras.constraints.Constraint):
         self.radius = check_number("radius", radius, above=0)
 
     def __call__(self, value):
+        check_axis_fits(
+            "axis", self.axis, value.shape, "the constrained weight"
+        )
         return project_to_sphere(value, radius=self.radius, axis=self.axis)
 
     def get_config(self) -> dict:

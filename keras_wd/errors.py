@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ def check_number(
     if maximum is not None:
         bounds.append(f"<= {maximum:g}")
     fits = (
-        isinstance(value, int | float)
+        isinstance(value, numbers.Real)
         and not isinstance(value, bool)
         and math.isfinite(value)
         and (above is None or value > above)
@@ -40,12 +41,16 @@ def check_number(
 
 def check_count(name: str, value: int, *, minimum: int = 1) -> int:
     """Return `value`, or raise if it is not an integer >= `minimum`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+    if (
+        not isinstance(value, numbers.Integral)
+        or isinstance(value, bool)
+        or value < minimum
+    ):
         raise ValueError(
             f"`{name}` must be an integer >= {minimum}. "
             f"Received: {name}={value!r}"
         )
-    return value
+    return int(value)
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:

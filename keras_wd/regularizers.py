@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_wd.errors import check_axis
+from keras_wd.errors import check_axis_fits
 from keras_wd.errors import check_number
 from keras_wd.ops import lp_penalty
 from keras_wd.ops import reduced_axes
@@ -86,6 +87,7 @@ class GroupLasso(keras.regularizers.Regularizer):
         self.axis = check_axis("axis", axis)
 
     def __call__(self, x):
+        check_axis_fits("axis", self.axis, x.shape, "the regularized weight")
         axes = reduced_axes(len(x.shape), self.axis)
         squares = ops.sum(ops.square(x), axis=axes)
         positive = squares > 0

@@ -9,6 +9,7 @@ step shrinks the weights by `learning_rate(t) * rate(t)`.
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -228,7 +229,7 @@ class Stepwise(LearningRateSchedule):
     """
 
     def __init__(self, rates: Sequence[float], steps: int):
-        if isinstance(rates, str) or not rates:
+        if isinstance(rates, str) or not np.size(rates) or not np.ndim(rates):
             raise ValueError(
                 "`rates` must be a list of at least one number. "
                 f"Received: rates={rates!r}"

@@ -1,9 +1,8 @@
 """Selections: which variables a decay acts on.
 
-A selection is a small object that looks at one variable (its rank and its
-path) and picks it or not. Selections combine with `&`, `|` and `~`, are saved
-with the optimizer, and are resolved once, when the optimizer is built. Three
-known rules in this grammar:
+A selection looks at one variable (its rank and its path) and picks it or not.
+Selections combine with `&`, `|` and `~`, are saved with the optimizer, and are
+resolved once, when the optimizer is built. Three known rules:
 
     PyTorch recipes, timm    kernels()
     Keras AdamW              everything()
@@ -14,12 +13,15 @@ A path is what Keras calls `variable.path`, for example
 """
 
 import abc
-import fnmatch
 from collections.abc import Sequence
 
 import keras
 
-from keras_wd.errors import did_you_mean
+from keras_wd.patterns import matches
+from keras_wd.patterns import nearest
+from keras_wd.patterns import shortest_ending
+
+_ADDS_OR_SCALES = frozenset(("bias", "gamma", "beta"))
 
 
 class Selection(abc.ABC):
@@ -65,10 +67,10 @@ class kernels(Selection):  # noqa: N801
     """Weights that multiply: rank at least 2 and not a bias.
 
     Dense `(fan_in, units)`, convolution `(..., channels_in, units)`,
-    recurrent, attention and embedding matrices. Not biases, even where a
-    bias has rank 2 (attention, GRU), nor the scales and shifts of
-    normalizations. A bias is a variable whose last path segment has the word
-    `bias`, as in `bias` or `output_bias`.
+    recurrent, attention and embedding matrices. Not biases nor the scales and
+    shifts of normalizations, even where they have rank 2 (attention, GRU,
+    normalization over two axes): variables whose last path segment has the
+    word `bias`, `gamma` or `beta`, as in `bias` or `output_bias`.
 
     >>> import keras, keras_wd
     >>> model = keras.Sequential(
@@ -80,7 +82,9 @@ class kernels(Selection):  # noqa: N801
 
     def picks(self, variable: keras.Variable) -> bool:
         role = variable.path.split("/")[-1]
-        return len(variable.shape) >= 2 and "bias" not in role.split("_")
+        return len(variable.shape) >= 2 and not _ADDS_OR_SCALES.intersection(
+            role.split("_")
+        )
 
     def __repr__(self) -> str:
         return "where.kernels()"
@@ -143,8 +147,7 @@ class paths(Selection):  # noqa: N801
         self.patterns = patterns
 
     def picks(self, variable: keras.Variable) -> bool:
-        segments = variable.path.split("/")
-        return any(_matches(pattern, segments) for pattern in self.patterns)
+        return any(matches(pattern, variable.path) for pattern in self.patterns)
 
     def get_config(self) -> dict:
         return {"patterns": list(self.patterns)}
@@ -158,8 +161,6 @@ class paths(Selection):  # noqa: N801
 
 
 class _Combination(Selection):
-    """A selection made of selections."""
-
     def __init__(self, *parts: Selection):
         for part in parts:
             check_selection("part", part)
@@ -215,8 +216,7 @@ def resolve(
         model_or_variables: a built model, or a list of variables.
 
     Raises:
-        ValueError: if nothing is selected (the message lists the paths), or
-            the model is not built.
+        ValueError: if nothing is selected or the model is not built.
 
     >>> import keras, keras_wd
     >>> model = keras.Sequential(
@@ -244,15 +244,20 @@ def selected_indices(
     ]
     if not indices:
         existing = [variable.path for variable in variables]
-        hint = ""
-        if isinstance(selection, paths):
-            hint = did_you_mean(selection.patterns[0], existing)
+        hint = nearest(_patterns_in(selection), existing)
         raise ValueError(
             "`where` must select at least one trainable variable. Received: "
             f"where={selection!r}, which matches none of "
             f"{', '.join(existing)}{hint}"
         )
     return indices
+
+
+def _patterns_in(selection):
+    """The patterns of a selection, wherever they stand in it."""
+    parts = getattr(selection, "parts", ())
+    own = getattr(selection, "patterns", ())
+    return [*own, *(p for part in parts for p in _patterns_in(part))]
 
 
 def trainable_variables(
@@ -285,45 +290,11 @@ def paths_of(
 ) -> paths:
     """The selection of just these variables, valid after a reload.
 
-    Every variable is named by the shortest end of its path, of at least the
-    layer and the weight, that no other variable shares.
+    Every one of `chosen` is named by the shortest end of its path, of at least
+    the layer and the weight, that no other of `variables` shares; a
+    ValueError if two have the same path.
     """
-    others = [variable.path.split("/") for variable in variables]
+    existing = [variable.path for variable in variables]
     return paths(
-        *(
-            _shortest_ending(variable.path.split("/"), others)
-            for variable in chosen
-        )
-    )
-
-
-def _shortest_ending(segments, others):
-    length = min(2, len(segments))
-    while length < len(segments) and (
-        sum(other[-length:] == segments[-length:] for other in others) > 1
-    ):
-        length += 1
-    return "/".join(map(_literally, segments[-length:]))
-
-
-def _literally(segment):
-    return "".join(f"[{c}]" if c in "*?[" else c for c in segment)
-
-
-def _matches(pattern: str, segments: list[str]) -> bool:
-    return _segments_match(["**", *pattern.split("/")], segments)
-
-
-def _segments_match(wanted: list[str], segments: list[str]) -> bool:
-    if not wanted:
-        return not segments
-    if wanted[0] == "**":
-        return any(
-            _segments_match(wanted[1:], segments[skipped:])
-            for skipped in range(len(segments) + 1)
-        )
-    return (
-        bool(segments)
-        and fnmatch.fnmatchcase(segments[0], wanted[0])
-        and _segments_match(wanted[1:], segments[1:])
+        *(shortest_ending(variable.path, existing) for variable in chosen)
     )

@@ -49,7 +49,7 @@ class L2(SeparableDecay):
     """
 
     def shrink_one(self, weight, previous, strength):
-        return weight - strength * previous
+        return ops.where(strength > 0, weight - strength * previous, weight)
 
     def gradient_one(self, weight):
         return weight

@@ -22,8 +22,8 @@ from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.kfac.registration import Registration
 
 __all__ = [
-    "ESTIMATORS",
     "Block",
+    "ESTIMATORS",
     "KroneckerBlock",
     "Registration",
     "ScaleShiftBlock",

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_wd import backend
+from keras_wd.errors import check_number
 from keras_wd.where import Selection
 from keras_wd.where import kernels
 from keras_wd.where import selected_indices
@@ -32,7 +33,8 @@ def sparsity(
         A number in [0, 1].
 
     Raises:
-        ValueError: if nothing is selected or the model is not built.
+        ValueError: if `threshold` is negative, nothing is selected or the
+            model is not built.
 
     >>> import keras
     >>> from keras_wd import metrics
@@ -40,6 +42,7 @@ def sparsity(
     >>> metrics.sparsity([w]), metrics.sparsity([w], threshold=1e-13)
     (0.25, 0.5)
     """
+    threshold = check_number("threshold", threshold, minimum=0)
     arrays = _arrays(model_or_variables, where)
     small = sum(np.count_nonzero(np.abs(w) <= threshold) for w in arrays)
     return float(small / sum(w.size for w in arrays))

@@ -39,7 +39,8 @@ def soft_threshold(w, strength):
 
     `sign(w) max(|w| - s, 0)`, elementwise.
     """
-    return ops.sign(w) * ops.maximum(ops.abs(w) - strength, 0)
+    shrunk = ops.sign(w) * ops.maximum(ops.abs(w) - strength, 0)
+    return ops.where(strength > 0, shrunk, w)
 
 
 @in_float32
@@ -55,4 +56,5 @@ def group_soft_threshold(w, strength, axis: int | tuple[int, ...] | None = -1):
     """
     norm = group_norm(w, axis)
     safe = ops.where(norm > 0, norm, 1.0)
-    return w * ops.maximum(1 - strength / safe, 0)
+    shrunk = w * ops.maximum(1 - strength / safe, 0)
+    return ops.where(strength > 0, shrunk, w)
