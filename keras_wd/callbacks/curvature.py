@@ -76,18 +76,30 @@ class Curvature(keras.callbacks.Callback):
         self.verbose = verbose
         self._passes = _passes(data, batch_size, np.random.default_rng(seed))
         self._batches = None
+        self._waiting = None
         self._steps = 0
         self._last = -1
+
+    def set_model(self, model: keras.Model) -> None:
+        """Create the factors: afterwards `fit` fixes what the step carries."""
+        super().set_model(model)
+        if not any(isinstance(o, KFAC) for o in _optimizers_of(model)):
+            return
+        self._waiting = self._next_batch()
+        x = self._waiting[0]
+        if not model.built:
+            model(keras.tree.map_structure(lambda array: array[:1], x))
+        _kfac_of(model).register(model, x)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Find the optimizer; measure and invert if it has no curvature."""
         self._steps = 0
-        self._batches = None
         model = self.model
         optimizer = _kfac_of(model)
         if optimizer.has_curvature:
             return
         if self.first_pass:
+            self._waiting = None
             for batch in next(self._passes):
                 optimizer.update_curvature(
                     model, *batch, invert=False, first_pass=True
@@ -125,6 +137,9 @@ class Curvature(keras.callbacks.Callback):
             logs.update((f"kfac_{name}", x) for name, x in numbers.items())
 
     def _next_batch(self) -> tuple:
+        if self._waiting is not None:
+            batch, self._waiting = self._waiting, None
+            return batch
         while True:
             if self._batches is None:
                 self._batches = iter(next(self._passes))
@@ -134,14 +149,19 @@ class Curvature(keras.callbacks.Callback):
             self._batches = None
 
 
+def _optimizers_of(model):
+    return chain(getattr(model, "optimizer", None))
+
+
 def _kfac_of(model):
-    optimizer = getattr(model, "optimizer", None)
-    for one in chain(optimizer):
+    optimizers = _optimizers_of(model)
+    for one in optimizers:
         if isinstance(one, KFAC):
             return one
+    kinds = " of ".join(type(one).__name__ for one in optimizers)
     raise ValueError(
         "`Curvature` must be used with keras_wd.optimizers.KFAC, alone or "
-        f"wrapped. Received: optimizer={type(optimizer).__name__}."
+        f"wrapped. Received: optimizer={kinds}."
     )
 
 

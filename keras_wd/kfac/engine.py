@@ -84,6 +84,7 @@ class Engine:
             )
         variables = [by_id[key] for key in self._ids]
         positions = {key: i for i, key in enumerate(self._ids)}
+        x = _tensors(x)
         found, layers = register(model, x, positions, variables, self._limit)
         if self.registration is None:
             self.registration = found

@@ -96,6 +96,14 @@ class MeasuresCurvature:
         self._engine.invert(damping, bool(jit_compile))
         self._has_curvature = True
 
+    def register(self, model: keras.Model, x) -> None:
+        """Find the layers of `model` and create their factors.
+
+        `update_curvature` does it by itself the first time.
+        """
+        self._build_for(model)
+        self._engine.register(model, x)
+
     def _build_for(self, model):
         if not model.built:
             raise ValueError(

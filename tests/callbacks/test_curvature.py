@@ -181,3 +181,10 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_batch_size_of_a_dataset_is_refused():
     with pytest.raises(ValueError, match="must be None for a dataset"):
         Curvature(Batches(), batch_size=4)
+
+
+def test_unbuilt_model_is_built_by_its_first_batch():
+    model = keras.Sequential([keras.layers.Dense(3)])
+    model.compile(KFAC(0.01, seed=0), LOSS)
+    history = fit(model, Curvature(X), epochs=1)
+    assert history["kfac_curvature_updates"] == [1.0]

@@ -1,5 +1,7 @@
 """Laws of K-FAC under weight decay (Zhang, Wang, Xu and Grosse, 2019)."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -88,7 +90,7 @@ def normalized(scale):
 
 X = array(7, 16, 3)
 Y = np.arange(16) % 3
-SCALES = (0.5, 2.0, 4.0)
+SCALES = (0.5, 4.0)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -116,64 +118,72 @@ def test_scale_moves_from_a_normalized_layer_into_its_factors(scale):
     assert abs((one * weight).sum()) < 1e-3 * np.linalg.norm(one)
 
 
-def step(model, damping):
-    """The K-FAC step of the scaled layer, divided by its scale."""
-    model.compile(
-        KFAC(1.0, damping=damping, momentum=0.0, estimator="fisher_exact"),
-        LOSS,
-    )
+@functools.cache
+def compiled(kind):
+    """One model per optimizer, used again because compiling takes time."""
+    model = normalized(1.0)
+    optimizer = keras.optimizers.SGD(1.0)
+    if kind == "kfac":
+        optimizer = KFAC(
+            1.0, momentum=0.0, estimator="fisher_exact", curvature_decay=0.0
+        )
+    model.compile(optimizer, LOSS)
+    return model, [value(v) for v in model.weights]
+
+
+def step(scale, damping=None):
+    """The step of the scaled layer: K-FAC's, or without damping SGD's."""
+    model, start = compiled("sgd" if damping is None else "kfac")
+    for variable, at in zip(model.weights, start, strict=True):
+        variable.assign(at)
     kernel = model.layers[0].kernel
-    before = value(kernel)
-    model.optimizer.update_curvature(model, X)
+    kernel.assign(scale * start[0])
+    if damping is not None:
+        model.optimizer.damping = damping
+        model.optimizer.update_curvature(model, X)
     model.train_on_batch(X, Y)
-    return value(kernel) - before
+    return value(kernel) - scale * start[0]
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_effective_damping_is_the_squared_scale_times_the_damping(scale):
-    damping = 1e-2
-    moved = step(normalized(scale), damping) / scale
-    base = step(normalized(1.0), scale**2 * damping)
+    moved = step(scale, 1e-2) / scale
+    base = step(1.0, scale**2 * 1e-2)
     np.testing.assert_allclose(moved, base, rtol=5e-3, atol=1e-4)
 
 
 def test_undamped_step_does_not_feel_the_scale():
     # Not quite zero: a normalized layer's curvature is singular along its
     # own weights.
-    tiny = 1e-7
-    base = step(normalized(1.0), tiny)
-    moved = step(normalized(2.0), tiny / 4) / 2.0
+    base = step(1.0, 1e-7)
+    moved = step(2.0, 1e-7 / 4) / 2.0
     np.testing.assert_allclose(moved, base, rtol=2e-2, atol=2e-3)
 
 
 def test_large_scale_turns_the_step_into_the_gradient():
     cosines = []
     for scale in (1.0, 4.0, 16.0, 64.0):
-        model = normalized(scale)
-        plain = normalized(scale)
-        plain.compile(keras.optimizers.SGD(1.0), LOSS)
-        before = value(plain.layers[0].kernel)
-        plain.train_on_batch(X, Y)
-        descent = value(plain.layers[0].kernel) - before
-        direction = step(model, 1e-2)
-        norms = np.linalg.norm(direction) * np.linalg.norm(descent)
-        cosines.append((direction * descent).sum() / norms)
+        natural, plain = step(scale, 1e-2), step(scale)
+        norms = np.linalg.norm(natural) * np.linalg.norm(plain)
+        cosines.append((natural * plain).sum() / norms)
     assert cosines == sorted(cosines)
     assert cosines[0] < 0.95
     assert cosines[-1] > 0.999
 
 
 def test_fisher_collapses_where_predictions_saturate_and_gauss_newton_not():
-    traces = {"fisher_exact": [], "gauss_newton_exact": []}
-    for confidence in (1.0, 30.0):
+    ratios = {}
+    for estimator in ("fisher_exact", "gauss_newton_exact"):
         model = mlp(4, 3)
         model.jit_compile = False
-        last = model.layers[-1].kernel
-        last.assign(confidence * value(last))
-        for estimator, found in traces.items():
-            factors = measured(model, X, loss=LOSS, estimator=estimator)
-            trace = np.trace(factors["net/d0/kernel"]["output_factor"])
-            found.append(trace / confidence**2)
-    fisher, gauss_newton = traces.values()
-    assert fisher[1] < fisher[0] / 10
-    np.testing.assert_allclose(gauss_newton[1], gauss_newton[0], rtol=1e-4)
+        kernel = model.layers[-1].kernel
+        optimizer = KFAC(0.1, estimator=estimator, curvature_decay=0.0)
+        traces = []
+        for confidence in (1.0, 30.0):
+            kernel.assign(confidence * value(kernel))
+            optimizer.update_curvature(model, X, loss=LOSS, invert=False)
+            factor = optimizer.factors()["net/d0/kernel"]["output_factor"]
+            traces.append(np.trace(factor) / confidence**2)
+        ratios[estimator] = traces[1] / traces[0]
+    assert ratios["fisher_exact"] < 0.1
+    np.testing.assert_allclose(ratios["gauss_newton_exact"], 1.0, rtol=1e-4)

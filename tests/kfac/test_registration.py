@@ -171,7 +171,7 @@ def test_report_of_a_residual_network():
 
     model = functional(network, (6, 6, 1))
     model.compile(KFAC(0.1, estimator="gauss_newton"))
-    model.optimizer.update_curvature(model, array(0, 2, 6, 6, 1))
+    model.optimizer.register(model, array(0, 2, 6, 6, 1))
     lines = []
     model.optimizer.summary(lines.append)
     (text,) = lines
@@ -196,7 +196,7 @@ def test_report_of_a_transformer():
     model = keras.Model(inputs, network(inputs))
     model.compile(KFAC(0.1, estimator="gauss_newton"))
     ids = np.random.default_rng(0).integers(0, 7, (2, 5))
-    model.optimizer.update_curvature(model, ids)
+    model.optimizer.register(model, ids)
     lines = []
     model.optimizer.summary(lines.append)
     (text,) = lines
