@@ -1,5 +1,6 @@
 """Weight decay for Keras 3: any optimizer, any decay, measured."""
 
+from keras_wd import callbacks
 from keras_wd import constraints
 from keras_wd import decays
 from keras_wd import graph
@@ -13,6 +14,7 @@ from keras_wd import where
 __version__ = "0.1.0"
 
 __all__ = [
+    "callbacks",
     "constraints",
     "decays",
     "graph",

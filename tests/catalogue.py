@@ -8,6 +8,7 @@ import keras
 
 from keras_wd import constraints
 from keras_wd import decays
+from keras_wd import graph
 from keras_wd import optimizers
 from keras_wd import regularizers
 from keras_wd import schedules
@@ -89,8 +90,38 @@ OPTIMIZERS = {
     ),
 }
 
-# What a class cannot be made into a row for, and why.
-ABSTRACT = {"Decay", "SeparableDecay", "Selection"}
+# Abstract classes, and the plain data that `PathNorm` takes.
+WITHOUT_ROW = {"Decay", "SeparableDecay", "Selection", "HomogeneousUnits"}
+
+
+def _pairs():
+    hidden = keras.layers.Dense(6, "relu", name="hidden")
+    output = keras.layers.Dense(3, name="output")
+    return graph.homogeneous_units(
+        keras.Sequential([keras.Input((8,)), hidden, output])
+    )
+
+
+# These need a model with named layers or a curvature, and are trained in
+# tests of their own: tests/decays/test_path_norm.py,
+# tests/optimizers/test_path_prox.py and tests/optimizers/test_kfac.py.
+TRAINED_ELSEWHERE = {
+    "PathNorm": lambda: decays.PathNorm(
+        0.3, _pairs(), balance=False, absorb=True, name="paths"
+    ),
+    "PathProx": lambda: optimizers.PathProx(
+        _pairs(), 0.05, 0.3, balance=False, use_ema=True
+    ),
+    "KFAC": lambda: optimizers.KFAC(
+        COSINE(0.1, 50),
+        damping=0.01,
+        momentum=0.5,
+        curvature_decay=0.9,
+        kl_clip=0.01,
+        estimator="empirical",
+        seed=3,
+    ),
+}
 
 SERIALIZABLE = {
     f"{kind}: {name}": make
@@ -101,6 +132,7 @@ SERIALIZABLE = {
         "constraints": CONSTRAINTS,
         "decays": DECAYS,
         "optimizers": OPTIMIZERS,
+        "trained elsewhere": TRAINED_ELSEWHERE,
     }.items()
     for name, make in rows.items()
 }

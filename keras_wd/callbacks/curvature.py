@@ -58,7 +58,7 @@ class Curvature(keras.callbacks.Callback):
 
     def __init__(
         self,
-        data,
+        data: object,
         every: int = 10,
         invert_every: int = 100,
         batch_size: int | None = None,

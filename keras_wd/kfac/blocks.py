@@ -88,6 +88,9 @@ class KroneckerBlock(Block):
     usual formula inside S; the damped inverse is the same.
 
     Args:
+        name: path of the layer's first variable.
+        layer: kind of layer, for the report.
+        variables: positions of the variables among the optimizer's.
         packing: how the variables form the matrix.
         diagonal_inputs: keep only the diagonal of A.
         diagonal_outputs: keep only the diagonal of S.
@@ -184,6 +187,9 @@ class ScaleShiftBlock(Block):
     of the two has 1 x 1 matrices. The damping is added to the diagonal.
 
     Args:
+        name: path of the layer's first variable.
+        layer: kind of layer, for the report.
+        variables: positions of the variables among the optimizer's.
         shape: shape of the scale and of the shift.
 
     Source: Osawa et al., 2019, section 3.3 ("unit-wise").
