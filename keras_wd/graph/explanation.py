@@ -99,17 +99,14 @@ def explain(model: keras.Model) -> Explanation:
             "output",
             f"input layer: {pair.source.path}{through}",
         )
-    return Explanation(
-        [
-            LayerRole(
-                step.path,
-                type(step.operation).__name__,
-                *(roles.get(step) or (None, "", _why_alone(step, reasons))),
-            )
-            for step in graph.steps
-            if step.operation is not None
-        ]
-    )
+    # A shared layer has several steps and one row.
+    rows = {}
+    for step in graph.steps:
+        if step.operation is not None and step.path not in rows:
+            role = roles.get(step) or (None, "", _why_alone(step, reasons))
+            kind = type(step.operation).__name__
+            rows[step.path] = LayerRole(step.path, kind, *role)
+    return Explanation(list(rows.values()))
 
 
 def _why_alone(step, reasons):

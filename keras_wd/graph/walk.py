@@ -92,7 +92,7 @@ def read(model: keras.Model) -> Graph:
         raise ValueError(
             f"`model` must be a Keras model. Received: model={model!r}"
         )
-    if isinstance(model, keras.Sequential) and not model.inputs:
+    if isinstance(model, keras.Sequential) and not _inputs_of(model):
         raise ValueError(
             "`model` must be built, so that the shapes of its layers are "
             f"known. Received: model={model!r}, which is not. Give it a "
@@ -127,8 +127,16 @@ def _config_of(model) -> dict | None:
             f"says: {first}"
         ) from error
     if isinstance(model, keras.Sequential):
-        return config if model.inputs and "layers" in config else None
+        return config if _inputs_of(model) and "layers" in config else None
     return config if {"layers", "input_layers"} <= set(config) else None
+
+
+def _inputs_of(model):
+    """The symbolic inputs of a Sequential model; None if it has none yet."""
+    try:
+        return model.inputs
+    except AttributeError:
+        return None
 
 
 def _computes_as_listed(model):
