@@ -36,8 +36,22 @@ def group_norm(w, axis: int | tuple[int, ...] | None = -1):
     Returns:
         The norms, with the summed axes kept at size one.
     """
+    scaled, scale = scale_units(w, axis)
     axes = reduced_axes(len(w.shape), axis)
-    return ops.sqrt(ops.sum(ops.square(w), axis=axes, keepdims=True))
+    squares = ops.sum(ops.square(scaled), axis=axes, keepdims=True)
+    return scale * ops.sqrt(squares)
+
+
+def scale_units(w, axis: int | tuple[int, ...] | None = -1):
+    """`(w / scale, scale)`, scale the largest magnitude of a unit (1 if 0).
+
+    Squares of the scaled weights stay inside the range of the float, however
+    small or large the weights are.
+    """
+    axes = reduced_axes(len(w.shape), axis)
+    largest = ops.max(ops.abs(w), axis=axes, keepdims=True)
+    scale = ops.stop_gradient(ops.where(largest > 0, largest, 1.0))
+    return w / scale, scale
 
 
 @in_float32
@@ -49,9 +63,10 @@ def lp_penalty(w, p: float):
     """
     if p == 2:
         return ops.sum(ops.square(w)) / 2
-    magnitude = ops.abs(w)
     if p == 1:
-        return ops.sum(magnitude)
+        # Not `abs`: its gradient at zero is 1 on JAX.
+        return ops.sum(w * ops.stop_gradient(ops.sign(w)))
+    magnitude = ops.abs(w)
     counted = magnitude > SMALLEST_MAGNITUDE
     # Both branches must be finite, or the gradient of `where` is not.
     safe = ops.where(counted, magnitude, 1.0)

@@ -15,6 +15,8 @@ from keras import ops
 
 _MANTISSA_BITS = 23
 _BITS_OF_SQRT_HALF = np.int32(0x3F3504F3)
+_FIT_ERROR = 2e-7
+_LARGEST_FITTED_EXPONENT = 6
 
 
 def abs_power(x, exponent: float, fused: bool = False):
@@ -22,9 +24,9 @@ def abs_power(x, exponent: float, fused: bool = False):
 
     Multiples of one half up to 4 use multiplications and a (reciprocal) square
     root and are exact to rounding. Other exponents use `exp(q log|x|)`, or,
-    when `fused` is true and x is float32, polynomials on the bits of x. Their
-    relative error is below 6e-6: it grows with |log2 |x||, and is below
-    2.5e-6 for |x| > 1e-9. Results below 2^-125 become 0, above 2^125 infinity.
+    when `fused` is true, x float32 and |q| <= 6, polynomials on the bits of x.
+    Their relative error is below 1e-6 + 2e-7 |log2 r| for a result r. What
+    lies outside [2^-125, 2^125] becomes that bound, 0 or infinity.
 
     Args:
         x: tensor of any shape.
@@ -40,7 +42,11 @@ def abs_power(x, exponent: float, fused: bool = False):
         return ops.ones_like(magnitude)
     if float(2 * exponent).is_integer() and abs(exponent) <= 4:
         return _half_integer_power(magnitude, exponent)
-    if fused and keras.backend.standardize_dtype(x.dtype) == "float32":
+    if (
+        fused
+        and abs(exponent) <= _LARGEST_FITTED_EXPONENT
+        and keras.backend.standardize_dtype(x.dtype) == "float32"
+    ):
         return _power_from_bits(magnitude, exponent)
     return ops.exp(exponent * ops.log(magnitude))
 
@@ -90,19 +96,22 @@ def _mantissa_coefficients(exponent):
     return _fit(
         lambda x: (1.0 + x) ** exponent,
         (1 / half_octave - 1.0, half_octave - 1.0),
-        degree=6,
     )
 
 
 @functools.cache
 def _exp2_coefficients():
-    return _fit(np.exp2, (-0.5, 0.5), degree=5)
+    return _fit(np.exp2, (-0.5, 0.5))
 
 
-def _fit(function, interval, degree):
-    """Near-minimax coefficients, lowest degree first."""
-    series = np.polynomial.Chebyshev.interpolate(
-        function, degree, domain=interval
-    )
+def _fit(function, interval):
+    """Coefficients of the shortest near-minimax fit, lowest degree first."""
+    x = np.linspace(*interval, 201)
+    for degree in range(2, 24):
+        series = np.polynomial.Chebyshev.interpolate(
+            function, degree, domain=interval
+        )
+        if np.max(np.abs(series(x) / function(x) - 1)) < _FIT_ERROR:
+            break
     power_series = series.convert(kind=np.polynomial.Polynomial)
     return [float(c) for c in power_series.coef]

@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_wd.ops.norms import group_norm
+from keras_wd.ops.norms import scale_units
 from keras_wd.ops.precision import in_float32
 
 
@@ -21,9 +22,6 @@ def project_to_sphere(
         axis: the axis (or axes) that number the units; `None`: one norm for
             the whole tensor.
     """
-    # Scaling first keeps the squares of very small and very large weights
-    # inside the range of the float.
-    largest = ops.max(ops.abs(w))
-    scaled = w / ops.where(largest > 0, largest, 1.0)
+    scaled, _ = scale_units(w, axis)
     norm = group_norm(scaled, axis)
     return scaled * (radius / ops.where(norm > 0, norm, 1.0))

@@ -51,83 +51,88 @@ def prox_lp(z, strength, p: float, fused: bool = False):
 
 
 def _convex_root(a, s, p, fused):
+    """The root of t + s t^(p-1) = a."""
     s = ops.where(s > 0, s, 1.0)
     positive = ops.where(a > 0, a, 1.0)
+    # With t = a u: u + c u^(p-1) = 1, c = s a^(p-2). A bounded c keeps the
+    # closed forms finite, and moves u by less than rounding.
     if p == 1.5:
-        root = 2 * positive / (s + ops.sqrt(s * s + 4 * positive))
-        t = root * root
+        c = ops.minimum(s * abs_power(positive, p - 2), 1e18)
+        root = 2 / (c + ops.sqrt(c * c + 4))
+        t = positive * root * root
     elif math.isclose(p, 4 / 3):
-        t = _four_thirds_root(positive, s)
+        c = ops.clip(s * abs_power(positive, p - 2, fused), 1e-12, 1e24)
+        t = positive * _four_thirds_root(c)
     else:
-        t = _log_newton(positive, s, p)
-    t = _polish(t, positive, s, p, fused)
-    return ops.where(a > 0, t, 0.0)
+        log_c = ops.log(s) + (p - 2) * ops.log(positive)
+        t = positive * _log_newton(log_c, p)
+    usable = ops.where(t > 0, t, positive)
+    polished = _newton_step(usable, positive, s, p, fused)
+    # Beyond the range of the float the step is not a number.
+    improves = (t > 0) & (polished > 0) & (polished <= positive)
+    return ops.where(a > 0, ops.where(improves, polished, t), 0.0)
 
 
-def _four_thirds_root(a, s):
-    """u^3 + s u = a by the hyperbolic form of Cardano; t = u^3."""
-    scale = ops.sqrt(s / 3)
-    u = 2 * scale * ops.sinh(ops.arcsinh(a / (2 * scale**3)) / 3)
-    return u * u * u
+def _four_thirds_root(c):
+    """v^3 + c v = 1 by the hyperbolic form of Cardano; u = v^3."""
+    scale = ops.sqrt(c / 3)
+    v = 2 * scale * ops.sinh(ops.arcsinh(1 / (2 * scale**3)) / 3)
+    return v * v * v
 
 
-def _log_newton(a, s, p):
-    """Newton for log(t + s t^(p-1)) = log a in y = log t.
+def _log_newton(log_c, p):
+    """Newton for log(u + c u^(p-1)) = 0 in y = log u.
 
     The left side is convex and increasing in y with slopes between 1 and
     p - 1, and the start lies right of the root by at most log 2.
     """
-    log_a = ops.log(a)
-    log_s = ops.log(s)
-    y = ops.minimum(log_a, (log_a - log_s) / (p - 1))
+    y = ops.minimum(0.0, -log_c / (p - 1))
     for _ in range(_NEWTON_STEPS_CONVEX):
-        other = log_s + (p - 1) * y
+        other = log_c + (p - 1) * y
         share = ops.sigmoid(y - other)
         slope = share + (p - 1) * (1 - share)
-        y = y - (ops.logaddexp(y, other) - log_a) / slope
+        y = y - ops.logaddexp(y, other) / slope
     return ops.exp(y)
 
 
 def _nonconvex_minimiser(a, s, p, fused):
     """The larger root of t + s t^(p-1) = a, or 0 before the jump."""
-    jump = (2 * s * (1 - p) / p) ** (1 / (2 - p))
-    positive_jump = ops.where(jump > 0, jump, 1.0)
-    threshold = jump + s * positive_jump ** (p - 1)
-    beyond = a > threshold
-    start = ops.where(beyond, a, ops.maximum(threshold, 1.0))
+    # With t = b u, b the root at the jump, s is gone: u + k u^(p-1) = x.
+    b = (2 * s * (1 - p) / p) ** (1 / (2 - p))
+    k = p / (2 * (1 - p))
+    beyond = a > b * (1 + k)
+    x = a / ops.where(b > 0, b, 1.0)
+    # Beyond 1e9 the root is x to rounding.
+    x = ops.where(beyond, ops.minimum(x, 1e9), 1 + k)
     if p == 0.5:
-        t = _half_root(start, s)
+        u = _half_root(x)
     elif math.isclose(p, 2 / 3):
-        t = _two_thirds_root(start, s)
+        u = _two_thirds_root(x)
     else:
-        t = start
-    # The function is convex and increasing right of the jump with a slope of
-    # at least 1/2, so Newton from the right converges without overshooting.
-    steps = _NEWTON_STEPS_NONCONVEX if t is start else 1
-    for _ in range(steps):
-        t = _polish(t, start, s, p, fused)
-    return ops.where(beyond, t, 0.0)
+        # The left side is convex and increasing right of u = 1 with a slope
+        # of at least 1/2: Newton from the right cannot overshoot.
+        u = x
+        for _ in range(_NEWTON_STEPS_NONCONVEX - 1):
+            u = _newton_step(u, x, k, p, fused)
+    u = _newton_step(u, x, k, p, fused)
+    return ops.where(beyond, a * (u / x), 0.0)
 
 
-def _half_root(a, s):
-    # At the jump the argument is sqrt(1/2); the clip guards masked entries.
-    cosine = ops.clip(s / 2 * (a / 3) ** -1.5, 0.0, 1.0)
-    angle = ops.arccos(cosine)
-    return 2 / 3 * a * (1 + ops.cos(2 / 3 * (math.pi - angle)))
+def _half_root(x):
+    """u + u^(-1/2) / 2 = x by the trigonometric form of Cardano."""
+    angle = ops.arccos(ops.minimum(0.25 * (x / 3) ** -1.5, 1.0))
+    return 2 / 3 * x * (1 + ops.cos(2 / 3 * (math.pi - angle)))
 
 
-def _two_thirds_root(a, s):
-    s = ops.where(s > 0, s, 1.0)
-    quarter = (3 * s) ** 0.25
-    argument = 27 / 16 * a * a / (3 * s) ** 1.5
-    angle = ops.arccosh(ops.maximum(argument, 1.0))
-    width = 2 / math.sqrt(3) * quarter * ops.sqrt(ops.cosh(angle / 3))
-    discriminant = ops.maximum(2 * a / width - width * width, 0.0)
+def _two_thirds_root(x):
+    """u + u^(-1/3) = x, a quartic in u^(1/3), by Ferrari."""
+    angle = ops.arccosh(ops.maximum(27 / 16 * x * x / 3**1.5, 1.0))
+    width = 2 / 3**0.25 * ops.sqrt(ops.cosh(angle / 3))
+    discriminant = ops.maximum(2 * x / width - width * width, 0.0)
     return ((width + ops.sqrt(discriminant)) / 2) ** 3
 
 
-def _polish(t, a, s, p, fused):
+def _newton_step(t, a, s, p, fused):
     """One Newton step for t + s t^(p-1) = a."""
-    t = ops.maximum(t, 1e-30)
     rate = s * abs_power(t, p - 1, fused)
     return t - (t + rate - a) / (1 + (p - 1) * rate / t)
