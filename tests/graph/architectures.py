@@ -220,7 +220,7 @@ def _image_model(numbers):
     choices = Choices(numbers)
     inputs = keras.Input((5, 5, 2))
     x = layers.Conv2D(4, 2, activation="relu")(inputs)
-    for _ in range(choices.among(range(5))):
+    for _ in range(choices.among(range(1, 6))):
         x = choices.among(_IMAGE_STEPS)(choices, x)
     x = _to_vector(choices, x)
     for _ in range(choices.among(range(3))):

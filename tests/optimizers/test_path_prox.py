@@ -38,8 +38,7 @@ def compiled(model, optimizer, **arguments):
 
 
 def train(model, batches=3, batch=BATCH, skip=0):
-    x, y = data(batches + skip)
-    x, y = x[skip * BATCH :], y[skip * BATCH :]
+    x, y = (each[skip * BATCH :][: batches * BATCH] for each in data(6))
     model.fit(x, y, batch_size=batch, shuffle=False, verbose=0)
     return model.get_weights()
 
