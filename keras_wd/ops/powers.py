@@ -15,6 +15,8 @@ from keras import ops
 
 _MANTISSA_BITS = 23
 _BITS_OF_SQRT_HALF = np.int32(0x3F3504F3)
+_INTEGERS_ONLY = 1.5 * 2.0**_MANTISSA_BITS
+_BITS_OF_INTEGERS_ONLY = np.float32(_INTEGERS_ONLY).view("int32")
 _FIT_ERROR = 2e-7
 _LARGEST_FITTED_EXPONENT = 6
 
@@ -67,17 +69,22 @@ def _power_from_bits(magnitude, exponent):
     smallest = 2.0 ** max(-126.0, -125 / abs(exponent))
     largest = 2.0 ** min(127.0, 125 / abs(exponent))
 
-    bits = ops.view(ops.minimum(magnitude, largest), "int32")
+    # A comparison, as XLA's minimum spends more on values not a number.
+    bounded = ops.where(magnitude < largest, magnitude, largest)
+    bits = ops.view(bounded, "int32")
     e = ops.right_shift(bits - _BITS_OF_SQRT_HALF, _MANTISSA_BITS)
     m = ops.view(bits - ops.left_shift(e, _MANTISSA_BITS), "float32")
     mantissa_power = _polynomial(m - 1.0, _mantissa_coefficients(exponent))
 
     y = exponent * ops.cast(e, "float32")
-    whole = ops.floor(y + 0.5)
-    product = mantissa_power * _polynomial(y - whole, _exp2_coefficients())
+    # The sum has no bits for a fraction: the last ones are the integer next
+    # to y. (XLA would cancel a subtraction of floats.)
+    whole = ops.view(y + _INTEGERS_ONLY, "int32") - _BITS_OF_INTEGERS_ONLY
+    fraction = y - ops.cast(whole, "float32")
+    product = mantissa_power * _polynomial(fraction, _exp2_coefficients())
 
     # Adding to the exponent bits multiplies by 2^whole.
-    shift = ops.left_shift(ops.cast(whole, "int32"), _MANTISSA_BITS)
+    shift = ops.left_shift(whole, _MANTISSA_BITS)
     power = ops.view(ops.view(product, "int32") + shift, "float32")
     at_zero = 0.0 if exponent > 0 else math.inf
     return ops.where(magnitude < smallest, at_zero, power)
