@@ -10,7 +10,8 @@ once with its absorbing variant, and prints at half time and at the end the
 share of active units (path product not exactly zero), the objective
 `loss + rate * sum of path norms` (for weight decay `loss + rate / 2 * sum of
 squares`, which bounds it from above) on the training images, and the test
-accuracy; means over the seeds.
+accuracy; means over the seeds with the standard error of the objective. Runs
+whose loss is not finite are counted and left out.
 """
 
 import argparse
@@ -112,11 +113,11 @@ def main():
         f"{given.seeds} seeds, backend {keras.backend.backend()}"
     )
     print(
-        f"{'method':18s}{'steps':>8s}{'active':>9s}{'objective':>11s}", end=""
+        f"{'method':18s}{'steps':>8s}{'active':>9s}{'objective':>11s}"
+        f"{'+-':>9s}{'accuracy':>10s}{'diverged':>10s}"
     )
-    print(f"{'accuracy':>10s}")
     for name in METHODS:
-        results = np.mean(
+        results = np.array(
             [
                 run(
                     name,
@@ -126,15 +127,18 @@ def main():
                     given.weight_decay,
                 )
                 for seed in range(given.seeds)
-            ],
-            axis=0,
+            ]
         )
-        for steps, (active, objective, accuracy) in zip(
-            (given.steps // 2, given.steps), results, strict=True
-        ):
+        finite = np.all(np.isfinite(results), axis=(1, 2))
+        results = results[finite]
+        means = results.mean(axis=0)
+        errors = results.std(axis=0, ddof=1) / np.sqrt(max(1, len(results)))
+        for mark, steps in enumerate((given.steps // 2, given.steps)):
+            active, objective, accuracy = means[mark]
             print(
                 f"{name:18s}{steps:8d}{active:9.1%}{objective:11.4f}"
-                f"{accuracy:10.1%}",
+                f"{errors[mark][1]:9.4f}{accuracy:10.1%}"
+                f"{np.sum(~finite):10d}",
                 flush=True,
             )
 
