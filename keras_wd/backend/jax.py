@@ -5,8 +5,8 @@ import numpy as np
 from keras import ops
 
 
-def concrete_value(variable: keras.Variable) -> np.ndarray:
-    """The value a variable holds now."""
+def concrete_value(variable: keras.Variable) -> np.ndarray | None:
+    """The value a variable holds now; never None here."""
     return np.asarray(variable.value)
 
 

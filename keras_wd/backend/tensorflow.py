@@ -6,9 +6,15 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 
-def concrete_value(variable: keras.Variable) -> np.ndarray:
-    """The value a variable holds now, also while a function is traced."""
+def concrete_value(variable: keras.Variable) -> np.ndarray | None:
+    """The value a variable holds now, also while a function is traced.
+
+    None if it has none yet: a model that its first batch builds inside the
+    compiled step gets its values when that step runs.
+    """
     with tf.init_scope():
+        if not variable.value.is_initialized():
+            return None
         return tf.convert_to_tensor(variable.value).numpy()
 
 

@@ -156,7 +156,9 @@ class Lp(_PowerDecay):
 
     Raises:
         ValueError: if an argument is out of range; when the optimizer is
-            built, if p < 2 and a selected variable is all zero.
+            built, if p < 2 and a selected variable is all zero. (On
+            TensorFlow not for a model that its first batch in `fit` builds:
+            its weights have no values before the compiled step runs.)
 
     >>> import keras
     >>> from keras_wd import decays, optimizers
@@ -172,7 +174,8 @@ class Lp(_PowerDecay):
         if self.p >= 2 or self.coupling == "coupled":
             return
         for variable in variables:
-            if not backend.concrete_value(variable).any():
+            value = backend.concrete_value(variable)
+            if value is not None and not value.any():
                 ending = "/".join(variable.path.split("/")[-2:])
                 raise ValueError(
                     "`where` must select variables that are not all zero, "

@@ -505,3 +505,29 @@ def test_apply_needs_as_many_gradients_as_variables():
         optimizer.apply([keras.ops.ones((2, 2))])
     with pytest.raises(ValueError, match="1 gradients for 2 variables"):
         optimizer.apply([keras.ops.ones((2, 2))], weights)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_model_that_its_first_batch_builds_trains_the_same(jit_compile):
+    def network():
+        keras.utils.set_random_seed(0)
+        return keras.Sequential(
+            [keras.layers.Dense(6, "relu"), keras.layers.Dense(3)]
+        )
+
+    trained = []
+    for build in (False, True):
+        model = network()
+        if build:
+            model.build((None, 8))
+        model.compile(
+            optimizers.WeightDecay(
+                keras.optimizers.Adam(0.01),
+                [decays.Lp(0.1, p=0.8), decays.L1(0.01)],
+                use_ema=True,
+            ),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=jit_compile,
+        )
+        trained.append(train(model))
+    assert_equal(*trained)

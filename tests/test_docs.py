@@ -1,0 +1,45 @@
+"""The code of the documentation runs as it is printed."""
+
+import os
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+PROGRAMS = {
+    str(page.relative_to(ROOT)): BLOCK.findall(page.read_text("utf-8"))
+    for page in PAGES
+}
+
+
+def test_the_pages_with_code_are_found():
+    assert len([page for page in PROGRAMS if PROGRAMS[page]]) >= 6
+
+
+@pytest.mark.parametrize("page", [p for p in PROGRAMS if PROGRAMS[p]])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page_globals = {"__name__": "__main__"}
+    for number, block in enumerate(PROGRAMS[page]):
+        code = compile(block, f"{page}, block {number + 1}", "exec")
+        exec(code, page_globals)
+
+
+def test_links_between_the_pages_lead_somewhere():
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S)
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_every_command_of_the_readme_names_a_file_that_is_there():
+    text = (ROOT / "README.md").read_text("utf-8")
+    named = re.findall(r"`(?:python )?((?:benchmarks|tutorials)/[\w./]+)", text)
+    assert named
+    for name in named:
+        assert os.path.exists(ROOT / name), name
+
