@@ -13,25 +13,33 @@ import keras
 import numpy as np
 from keras_wd import decays
 from keras_wd import optimizers
-from tests.training import data, train, compiled_network
+from tests.training import network, train
 
 {devices}
 
 
+def compiled(make, **arguments):
+    model = network()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(make(model), loss, **arguments)
+    return model
+
+
 def rules():
     sgd = keras.optimizers.SGD
-    yield lambda: optimizers.SGDW(0.1, weight_decay=0.5, momentum=0.9)
-    yield lambda: optimizers.PAdam(0.01, weight_decay=0.5)
-    yield lambda: optimizers.WeightDecay(
+    yield lambda model: optimizers.SGDW(0.1, weight_decay=0.5, momentum=0.9)
+    yield lambda model: optimizers.PAdam(0.01, weight_decay=0.5)
+    yield lambda model: optimizers.WeightDecay(
         sgd(0.1), decays.L2(0.5, coupling="coupled")
     )
-    yield lambda: optimizers.WeightDecay(
+    yield lambda model: optimizers.WeightDecay(
         sgd(0.1), decays.GroupLasso(0.3), use_ema=True, ema_momentum=0.5
     )
+    yield lambda model: optimizers.PathProx(model, 0.1, 0.5)
 
 
 for make in rules():
-    alone = train(compiled_network(make()))
+    alone = train(compiled(make))
     together = train(on_both(make))
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
@@ -51,7 +59,7 @@ assert strategy.num_replicas_in_sync == 2
 
 def on_both(make):
     with strategy.scope():
-        return compiled_network(make())
+        return compiled(make)
 """
 
 JAX = """
@@ -62,7 +70,7 @@ assert len(jax.devices()) == 2
 
 def on_both(make):
     keras.distribution.set_distribution(keras.distribution.DataParallel())
-    model = compiled_network(make(), jit_compile=True)
+    model = compiled(make, jit_compile=True)
     kernel = model.trainable_variables[0].value
     assert len(kernel.sharding.device_set) == 2
     return model
