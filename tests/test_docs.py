@@ -42,4 +42,3 @@ def test_every_command_of_the_readme_names_a_file_that_is_there():
     assert named
     for name in named:
         assert os.path.exists(ROOT / name), name
-

@@ -1,7 +1,6 @@
 """Measures the curvature K-FAC needs while `fit` runs."""
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -23,8 +22,12 @@ class Curvature(keras.callbacks.Callback):
     "kfac_damping", "kfac_step_kl" and so on, for History, CSVLogger and
     TensorBoard.
 
-    List it before `BackupAndRestore`, which can only restore an optimizer
-    whose factors exist.
+    A run that is resumed with its optimizer and `fit(initial_epoch=...)`
+    measures what the unbroken run would have measured: the periods count
+    from epoch 0, and which examples measurement number n sees depends on n
+    and `seed` alone (a dataset that is no `keras.utils.PyDataset` starts
+    again). List it before `BackupAndRestore`, which can only restore an
+    optimizer whose factors exist.
 
     Args:
         data: what `fit` takes as `x`, or a tuple `(x, y)` or
@@ -74,10 +77,9 @@ class Curvature(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.first_pass = first_pass
         self.verbose = verbose
-        self._passes = _passes(data, batch_size, np.random.default_rng(seed))
-        self._batches = None
-        self._waiting = None
-        self._steps = 0
+        self._batches = _batches(data, batch_size, seed)
+        self._measured = 0
+        self._steps = None
         self._last = -1
 
     def set_model(self, model: keras.Model) -> None:
@@ -85,25 +87,25 @@ class Curvature(keras.callbacks.Callback):
         super().set_model(model)
         if not any(isinstance(o, KFAC) for o in _optimizers_of(model)):
             return
-        self._waiting = self._next_batch()
-        x = self._waiting[0]
+        x = self._batches.first()
         if not model.built:
             model(keras.tree.map_structure(lambda array: array[:1], x))
         _kfac_of(model).register(model, x)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Find the optimizer; measure and invert if it has no curvature."""
-        self._steps = 0
+        self._steps = None
         model = self.model
         optimizer = _kfac_of(model)
+        self._measured = optimizer.curvature_measurements
         if optimizer.has_curvature:
             return
         if self.first_pass:
-            self._waiting = None
-            for batch in next(self._passes):
+            for batch in self._batches.one_pass():
                 optimizer.update_curvature(
                     model, *batch, invert=False, first_pass=True
                 )
+                self._measured += 1
             optimizer.update_inverses()
         else:
             optimizer.update_curvature(model, *self._next_batch())
@@ -113,6 +115,8 @@ class Curvature(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Batches are counted from here."""
         self._last = -1
+        if self._steps is None:
+            self._steps = epoch * (self.params.get("steps") or 0)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measure and invert when it is time."""
@@ -137,16 +141,9 @@ class Curvature(keras.callbacks.Callback):
             logs.update((f"kfac_{name}", x) for name, x in numbers.items())
 
     def _next_batch(self) -> tuple:
-        if self._waiting is not None:
-            batch, self._waiting = self._waiting, None
-            return batch
-        while True:
-            if self._batches is None:
-                self._batches = iter(next(self._passes))
-            batch = next(self._batches, None)
-            if batch is not None:
-                return batch
-            self._batches = None
+        batch = self._batches.batch(self._measured)
+        self._measured += 1
+        return batch
 
 
 def _optimizers_of(model):
@@ -165,21 +162,17 @@ def _kfac_of(model):
     )
 
 
-def _passes(
-    data, batch_size: int | None, rng: np.random.Generator
-) -> Iterator[Iterable[tuple]]:
-    """Passes over the data without end, each of (x, y, sample_weight)."""
+def _batches(data, batch_size: int | None, seed: int):
+    """A source of batches (x, y, sample_weight) of what `fit` takes."""
     if isinstance(data, keras.utils.PyDataset):
         _refuse_batch_size(batch_size)
-        return _dataset_passes(
-            lambda: (data[index] for index in range(len(data)))
-        )
+        return _Indexed(data)
     if hasattr(data, "__iter__") and not (
         isinstance(data, tuple | list | dict) or hasattr(data, "shape")
     ):
         _refuse_batch_size(batch_size)
-        return _dataset_passes(lambda: data)
-    return _array_passes(_unpacked(data), batch_size or _BATCH_SIZE, rng)
+        return _Stream(data)
+    return _Arrays(_unpacked(data), batch_size or _BATCH_SIZE, seed)
 
 
 def _refuse_batch_size(batch_size):
@@ -195,35 +188,77 @@ def _unpacked(data):
     return x, y, sample_weight
 
 
-def _dataset_passes(batches):
-    while True:
-        empty = True
+class _Indexed:
+    """Batches that can be asked for by their number."""
 
-        def one_pass():
-            nonlocal empty
-            for batch in batches():
-                empty = False
-                yield _unpacked(batch)
+    def __init__(self, data):
+        self._data = data
 
-        yield one_pass()
-        if empty:
+    def __len__(self):
+        return len(self._data)
+
+    def batch(self, number: int) -> tuple:
+        return _unpacked(self._data[number % len(self)])
+
+    def first(self):
+        return self.batch(0)[0]
+
+    def one_pass(self):
+        return map(self.batch, range(len(self)))
+
+
+class _Arrays(_Indexed):
+    """Shuffled batches of one size, so that one program serves all."""
+
+    def __init__(self, arrays, batch_size, seed):
+        self._arrays = arrays
+        self._examples = len(keras.tree.flatten(arrays[0])[0])
+        self._size = min(batch_size, self._examples)
+        self._seed = seed
+        self._order = (None, None)
+
+    def __len__(self):
+        return self._examples // self._size
+
+    def batch(self, number: int) -> tuple:
+        number_of_pass, index = divmod(number, len(self))
+        if self._order[0] != number_of_pass:
+            rng = np.random.default_rng((self._seed, number_of_pass))
+            self._order = (number_of_pass, rng.permutation(self._examples))
+        start = index * self._size
+        return _taken(self._arrays, self._order[1][start : start + self._size])
+
+
+class _Stream:
+    """Batches of an iterable, in its order, again and again."""
+
+    def __init__(self, data: Iterable):
+        self._data = data
+        self._waiting = []
+        self._rest = iter(())
+
+    def first(self):
+        if not self._waiting:
+            self._waiting.append(self.batch(0))
+        return self._waiting[0][0]
+
+    def batch(self, number: int) -> tuple:
+        if self._waiting:
+            return self._waiting.pop()
+        batch = next(self._rest, None)
+        if batch is None:
+            self._rest = iter(self._data)
+            batch = next(self._rest, None)
+        if batch is None:
             raise ValueError(
                 "`data` must yield batches every time it is iterated. "
                 "Received a dataset that yielded none."
             )
+        return _unpacked(batch)
 
-
-def _array_passes(arrays, batch_size, rng):
-    """Shuffled batches of one size, so that one program serves all."""
-    examples = len(keras.tree.flatten(arrays[0])[0])
-    size = min(batch_size, examples)
-
-    def one_pass(order):
-        for start in range(0, examples - size + 1, size):
-            yield _taken(arrays, order[start : start + size])
-
-    while True:
-        yield one_pass(rng.permutation(examples))
+    def one_pass(self):
+        self._waiting = []
+        return map(_unpacked, self._data)
 
 
 def _taken(arrays, chosen):

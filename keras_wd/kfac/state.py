@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wd.backend import curvature as seam
 from keras_wd.kfac.blocks import Block
 
 
@@ -68,6 +69,16 @@ class BlockState:
         self.inversions = counter("curvature_inversions")
         self.retries = counter("curvature_retries")
         self.failures = counter("curvature_failures")
+
+    def count_measurements(self) -> int:
+        """Batches measured so far, skipped ones too."""
+        tried = seam.read(self.updates) + seam.read(self.skipped)
+        return int(ops.convert_to_numpy(ops.max(tried)))
+
+    def count_inversions(self) -> int:
+        """Inverses found so far."""
+        found = ops.sum(seam.read(self.inversions))
+        return int(ops.convert_to_numpy(found))
 
     @property
     def averages(self) -> list[keras.Variable]:

@@ -50,7 +50,15 @@ class MeasuresCurvature:
     @property
     def has_curvature(self) -> bool:
         """Whether a step can be taken."""
+        if not self._has_curvature and self._engine.state is not None:
+            self._has_curvature = self._engine.state.count_inversions() > 0
         return self._has_curvature
+
+    @property
+    def curvature_measurements(self) -> int:
+        """How many batches the curvature was measured on, or tried to be."""
+        state = self._engine.state
+        return 0 if state is None else state.count_measurements()
 
     def update_curvature(
         self,

@@ -24,7 +24,7 @@ from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
 
 
-@keras.saving.register_keras_serializable("keras_wd")
+@keras.saving.register_keras_serializable("keras_wd.optimizers")
 class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
     """Natural gradient with a Kronecker-factored curvature.
 
@@ -200,12 +200,10 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         """Load what was stored; raise if it does not fit."""
         save = self.variables, [], self._trainable_variables
         load_state(store, *save, self.name)
-        state = self._engine.state
-        inverted = 0.0
-        if state is not None:
-            count = ops.sum(seam.read(state.inversions))
-            inverted = float(ops.convert_to_numpy(count))
-        self._has_curvature = inverted > 0
+        self._has_curvature = (
+            self._engine.state is not None
+            and self._engine.state.count_inversions() > 0
+        )
 
     def get_config(self) -> dict:
         """The constructor's arguments and the blocks as plain Python."""

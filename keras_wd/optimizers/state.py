@@ -56,7 +56,7 @@ def load_state(
         )
         return
     if _MANIFEST not in keys:
-        _refuse(name, "it was saved by another optimizer than WeightDecay")
+        _refuse(name, "it was saved by an optimizer that is not of keras_wd")
     manifest = json.loads(bytes(np.asarray(store[_MANIFEST])).decode())
     if manifest["format"] != FORMAT:
         _refuse(

@@ -65,8 +65,8 @@ def test_fit_equals_a_loop_of_ones_own():
     fitted = compiled(KFAC(0.1, seed=0))
     looped = compiled(KFAC(0.1, seed=0))
     fit(fitted, Curvature([X], every=2, invert_every=2, batch_size=24), 1)
-    order = np.random.default_rng(0)
-    batches = [X[order.permutation(24)] for _ in range(4)]
+    orders = [np.random.default_rng((0, n)).permutation(24) for n in range(4)]
+    batches = [X[order] for order in orders]
     looped.optimizer.update_curvature(looped, batches[0])
     for step in range(6):
         rows = slice(4 * step, 4 * step + 4)
@@ -151,6 +151,31 @@ def test_resumed_fit_keeps_the_loaded_curvature(tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     history = fit(again, Curvature(X, every=3), epochs=1)
     assert history["kfac_curvature_updates"] == [5.0]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
+    def callback():
+        return Curvature(X, every=4, invert_every=5, batch_size=7)
+
+    unbroken = compiled(KFAC(0.1, seed=0), jit_compile=True)
+    fit(unbroken, callback(), epochs=3)
+    model = compiled(KFAC(0.1, seed=0), jit_compile=True)
+    fit(model, callback(), epochs=1)
+    model.save(tmp_path / "model.keras")
+    resumed = keras.models.load_model(tmp_path / "model.keras")
+    resumed.fit(
+        X,
+        Y,
+        batch_size=4,
+        initial_epoch=1,
+        epochs=3,
+        shuffle=False,
+        verbose=0,
+        callbacks=[callback()],
+    )
+    for one, other in zip(unbroken.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(value(one), value(other))
 
 
 def test_verbose_prints_the_report_once(capsys):
