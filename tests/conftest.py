@@ -21,12 +21,14 @@ settings.load_profile("keras_wd")
 
 
 def pytest_configure(config):
-    # Keras hands its variables to NumPy in a way that NumPy 2 deprecates.
-    config.addinivalue_line(
-        "filterwarnings",
-        "ignore:__array__ implementation doesn't accept a copy keyword"
+    # What Keras does to others, not keras_wd: it hands its variables to NumPy
+    # in a way that NumPy 2 deprecates, and int64 labels to JAX.
+    for message in (
+        "__array__ implementation doesn't accept a copy keyword"
         ":DeprecationWarning",
-    )
+        "Explicitly requested dtype int64:UserWarning",
+    ):
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ what an uninterrupted run sees.
 import math
 from collections.abc import Iterator
 
+import keras
 import numpy as np
 
 from keras_wd.study.datasets import DataSet
@@ -85,3 +86,33 @@ def evaluation_arrays(
         split.labels,
         math.ceil(len(split) / steps),
     )
+
+
+class CurvatureBatches(keras.utils.PyDataset):
+    """Standardised images and labels, drawn anew for every number.
+
+    What is drawn depends on the seed and the number alone, so that a run that
+    is continued measures what an uninterrupted one measures.
+
+    Args:
+        data: the set, whose training images are drawn from.
+        batch_size: images in a batch.
+        seed: integer >= 0.
+    """
+
+    def __init__(self, data: DataSet, batch_size: int, seed: int):
+        super().__init__()
+        self._data = data
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return 2**31
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        # The third number keeps apart from the order of the epochs.
+        rng = np.random.default_rng((self._seed, number, 1))
+        examples = len(self._data.train)
+        chosen = rng.choice(examples, self._batch_size, replace=False)
+        batch = self._data.train.take(chosen)
+        return self._data.standardise(batch.images), batch.labels

@@ -30,6 +30,10 @@ def _is_on(decay: str) -> bool:
     return decay != "none"
 
 
+def _is_kfac(optimizer: str) -> bool:
+    return optimizer.lower() == "kfac"
+
+
 # Flag: (the flag it depends on, whether it has a meaning, where it has one).
 DEPENDS_ON = {
     "hidden_units": ("model", "mlp".__eq__, "--model=mlp"),
@@ -60,6 +64,10 @@ DEPENDS_ON = {
         "stepwise".__eq__,
         "--decay_schedule=stepwise",
     ),
+    **{
+        name: ("optimizer", _is_kfac, "--optimizer=kfac")
+        for name in flags.GROUPS["K-FAC"]
+    },
 }
 
 

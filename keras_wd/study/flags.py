@@ -2,6 +2,10 @@
 
 from absl import flags
 
+from keras_wd.study.method_flags import define_decay
+from keras_wd.study.method_flags import define_kfac
+from keras_wd.study.method_flags import definers
+
 CHOICES = {
     "augment": ("auto", "true", "false"),
     "lr_schedule": ("constant", "cosine", "step"),
@@ -23,6 +27,13 @@ CHOICES = {
         "float64",
     ),
     "jit": ("auto", "true", "false"),
+    "estimator": (
+        "fisher",
+        "fisher_exact",
+        "gauss_newton",
+        "gauss_newton_exact",
+        "empirical",
+    ),
 }
 
 # Flags that say how to start a run, not what is run: not stored with it.
@@ -57,6 +68,13 @@ GROUPS = {
         "coupling",
         "where",
     ),
+    "K-FAC": (
+        "damping",
+        "kl_clip",
+        "estimator",
+        "curvature_every",
+        "invert_every",
+    ),
     "The run": LAUNCH,
 }
 
@@ -66,13 +84,14 @@ def define() -> flags.FlagValues:
     values = flags.FlagValues()
     _define_data_and_network(values)
     _define_training(values)
-    _define_decay(values)
+    define_decay(values)
+    define_kfac(values)
     _define_run(values)
     return values
 
 
 def _define_data_and_network(values):
-    text, yes_no = _definers(values)
+    text, yes_no = definers(values)
     text(
         "dataset",
         "digits",
@@ -118,12 +137,12 @@ def _define_data_and_network(values):
 
 
 def _define_training(values):
-    text, _ = _definers(values)
+    text, _ = definers(values)
     text(
         "optimizer",
         "adam",
-        "Name of a Keras optimizer such as sgd, adam, rmsprop, lion, or "
-        "momentum (sgd with momentum 0.9).",
+        "Name of a Keras optimizer such as sgd, adam, rmsprop, lion; "
+        "momentum (sgd with momentum 0.9), or kfac.",
     )
     flags.DEFINE_float(
         "learning_rate",
@@ -179,68 +198,8 @@ def _define_training(values):
     )
 
 
-def _define_decay(values):
-    text, _ = _definers(values)
-    text(
-        "decay",
-        "lp",
-        "The rule that shrinks weights: none, l2 (classic weight decay), l1, "
-        "lp and proximal_lp (p-norm decay), group_lasso (whole units).",
-    )
-    flags.DEFINE_float(
-        "weight_decay",
-        None,
-        "Rate of the decay. A decoupled l2 step takes learning rate x rate "
-        "off every weight, as a fraction. Default: 0.1, or 0.001 for sgd and "
-        "momentum.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    text(
-        "decay_schedule",
-        "constant",
-        "Course of the rate: constant, constant_timescale (same shrinkage "
-        "at any learning rate), proportional (to the learning rate), "
-        "warmup_hold (rises, then stays), stepwise (--decay_factors).",
-    )
-    flags.DEFINE_float(
-        "decay_warmup_epochs",
-        5.0,
-        "Epochs over which --decay_schedule=warmup_hold rises from zero.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    text(
-        "decay_factors",
-        "1,0.1,0.01",
-        "For --decay_schedule=stepwise: the rate is multiplied by each in "
-        "turn, for equal parts of the run.",
-    )
-    flags.DEFINE_float(
-        "p",
-        0.8,
-        "Exponent of the norm in lp and proximal_lp, above 0. Below 1 most "
-        "weights vanish; 2 is close to l2.",
-        flag_values=values,
-    )
-    text(
-        "coupling",
-        "decoupled",
-        "How the decay meets the learning rate: decoupled (times it, as "
-        "AdamW in Keras), independent (not), coupled (a penalty in the "
-        "gradient).",
-    )
-    text(
-        "where",
-        "kernels",
-        "Which weights decay: kernels (no biases), everything, or globs on "
-        "their paths such as 'hidden_*/kernel', separated by commas; a "
-        "leading ~ leaves out.",
-    )
-
-
 def _define_run(values):
-    text, yes_no = _definers(values)
+    text, yes_no = definers(values)
     text(
         "output_dir",
         None,
@@ -258,13 +217,3 @@ def _define_run(values):
         None,
         "Start from the config.json of another run; flags given beside it win.",
     )
-
-
-def _definers(values):
-    def text(name, default, help_line):
-        flags.DEFINE_string(name, default, help_line, flag_values=values)
-
-    def yes_no(name, default, help_line):
-        flags.DEFINE_boolean(name, default, help_line, flag_values=values)
-
-    return text, yes_no

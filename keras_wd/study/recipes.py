@@ -10,6 +10,7 @@ from keras.optimizers import schedules as keras_schedules
 from keras_wd import decays
 from keras_wd import schedules
 from keras_wd import where
+from keras_wd.optimizers import KFAC
 from keras_wd.optimizers import WeightDecay
 from keras_wd.study import networks
 from keras_wd.study.errors import UsageError
@@ -21,9 +22,9 @@ STEPS_AT = (0.3, 0.6, 0.9)  # of the run, as in the Three Mechanisms paper
 
 @dataclasses.dataclass(frozen=True)
 class _Inner:
-    """A Keras optimizer and the rates to try first with it."""
+    """An optimizer and the rates to try first with it."""
 
-    kind: str
+    kind: type
     learning_rate: float
     weight_decay: float = 0.1
     arguments: Mapping = dataclasses.field(default_factory=dict)
@@ -32,19 +33,23 @@ class _Inner:
 # Not here: AdamW is adam with --decay=l2; Ftrl and ScheduleFreeAdamW derive
 # the weights from a state of their own, which a decay would contradict.
 OPTIMIZERS = {
-    "sgd": _Inner("SGD", 0.1, 1e-3),
-    "momentum": _Inner("SGD", 0.03, 1e-3, {"momentum": 0.9}),
-    "adam": _Inner("Adam", 1e-3),
-    "adamax": _Inner("Adamax", 2e-3),
-    "nadam": _Inner("Nadam", 1e-3),
-    "rmsprop": _Inner("RMSprop", 1e-3),
-    "adagrad": _Inner("Adagrad", 0.03, 0.01),
-    "adadelta": _Inner("Adadelta", 1.0, 1e-3),
-    "adafactor": _Inner("Adafactor", 1e-2, 0.01),
-    "lamb": _Inner("Lamb", 3e-3, 0.03),
-    "lion": _Inner("Lion", 3e-4, 0.3),
+    "kfac": _Inner(KFAC, 0.03, 0.01),
+    "sgd": _Inner(keras.optimizers.SGD, 0.1, 1e-3),
+    "momentum": _Inner(keras.optimizers.SGD, 0.03, 1e-3, {"momentum": 0.9}),
+    "adam": _Inner(keras.optimizers.Adam, 1e-3),
+    "adamax": _Inner(keras.optimizers.Adamax, 2e-3),
+    "nadam": _Inner(keras.optimizers.Nadam, 1e-3),
+    "rmsprop": _Inner(keras.optimizers.RMSprop, 1e-3),
+    "adagrad": _Inner(keras.optimizers.Adagrad, 0.03, 0.01),
+    "adadelta": _Inner(keras.optimizers.Adadelta, 1.0, 1e-3),
+    "adafactor": _Inner(keras.optimizers.Adafactor, 1e-2, 0.01),
+    "lamb": _Inner(keras.optimizers.Lamb, 3e-3, 0.03),
+    "lion": _Inner(keras.optimizers.Lion, 3e-4, 0.3),
     "muon": _Inner(
-        "Muon", 3e-3, 0.03, {"weight_decay": None, "adam_weight_decay": None}
+        keras.optimizers.Muon,
+        3e-3,
+        0.03,
+        {"weight_decay": None, "adam_weight_decay": None},
     ),
 }
 
@@ -157,10 +162,17 @@ def optimizer(
         UsageError: if the core refuses the combination.
     """
     inner = OPTIMIZERS[settings["optimizer"]]
+    arguments = dict(inner.arguments)
+    if inner.kind is KFAC:
+        arguments = {
+            "damping": settings["damping"],
+            "kl_clip": settings["kl_clip"] or None,
+            "estimator": settings["estimator"],
+            "seed": settings["seed"],
+        }
     try:
-        stepper = getattr(keras.optimizers, inner.kind)(
-            learning_rate=learning_rate(settings, steps_per_epoch),
-            **inner.arguments,
+        stepper = inner.kind(
+            learning_rate=learning_rate(settings, steps_per_epoch), **arguments
         )
         if settings["decay"] == "none":
             return stepper

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_wd.callbacks import Curvature
 from keras_wd.study import batches
 from keras_wd.study import checkpoint
 from keras_wd.study import command_line
@@ -27,6 +28,7 @@ from keras_wd.study.errors import require
 from keras_wd.study.logs import EpochLogs
 from keras_wd.study.logs import measure
 
+CURVATURE_BATCH = 256  # images, at most
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
@@ -110,12 +112,28 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     )
     try:
         model.optimizer.build(model.trainable_variables)
+        curvature = curvature_of(settings, data)
+        if curvature is not None:
+            # Creates the factors, which a run that is resumed restores.
+            curvature.set_model(model)
     except ValueError as error:
         raise UsageError(
             f"--where={settings['where']} with --decay={settings['decay']}: "
             f"{first_line(error)}"
         ) from error
     return model
+
+
+def curvature_of(settings: Mapping, data: DataSet) -> Curvature | None:
+    """What measures the curvature for K-FAC; None for other optimizers."""
+    if settings["optimizer"] != "kfac":
+        return None
+    size = min(CURVATURE_BATCH, len(data.train))
+    return Curvature(
+        batches.CurvatureBatches(data, size, settings["seed"]),
+        every=settings["curvature_every"],
+        invert_every=settings["invert_every"],
+    )
 
 
 def _fit(model, settings, data, folder, epochs_done, stored):
@@ -126,6 +144,7 @@ def _fit(model, settings, data, folder, epochs_done, stored):
     images, labels, size = batches.evaluation_arrays(data, data.validation)
     if epochs_done == epochs:
         return
+    curvature = curvature_of(settings, data)
     model.fit(
         batches.training_batches(
             data,
@@ -142,6 +161,7 @@ def _fit(model, settings, data, folder, epochs_done, stored):
         validation_batch_size=size,
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
+            *([] if curvature is None else [curvature]),
             EpochLogs(),
             history.writer(folder),
             keras.callbacks.TensorBoard(

@@ -121,9 +121,7 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path):
     plain.save_weights(tmp_path / "plain.weights.h5")
     model = compiled_network(optimizers.SGDW(0.1, momentum=0.9))
     model.optimizer.build(model.trainable_variables)
-    with pytest.raises(
-        ValueError, match="that is not of keras_wd"
-    ):
+    with pytest.raises(ValueError, match="that is not of keras_wd"):
         model.load_weights(tmp_path / "plain.weights.h5")
 
 
