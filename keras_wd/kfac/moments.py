@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from keras import ops
 
+from keras_wd.ops.symmetric import gram
+
 
 def flat_rows(tensor, dtype: str):
     """(..., n) as (rows, n), in the dtype of the factors."""
@@ -23,9 +25,8 @@ def second_moment(rows, diagonal: bool):
     if diagonal:
         return ops.sum(ops.square(rows), axis=0)
     if len(rows.shape) == 2:
-        return ops.matmul(ops.transpose(rows), rows)
-    by_group = ops.transpose(rows, (1, 0, 2))
-    return ops.matmul(ops.swapaxes(by_group, 1, 2), by_group)
+        return gram(rows)
+    return gram(ops.transpose(rows, (1, 0, 2)))
 
 
 def with_constant(moment, sums, count: int):

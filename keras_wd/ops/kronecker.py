@@ -14,6 +14,9 @@ order. A tensor of the rank of its group axes plus one is a diagonal.
 
 from keras import ops
 
+from keras_wd.ops.symmetric import gram_of_lower
+from keras_wd.ops.symmetric import inverse_root
+
 
 def is_diagonal(factor, group_axes: int = 0) -> bool:
     """Whether `factor` holds a diagonal, given its number of group axes."""
@@ -90,11 +93,7 @@ def damped_inverse(factor, damping, group_axes: int = 0, cholesky=None):
         return inverse, ops.logical_and(usable, all_finite(inverse))
     eye = ops.eye(factor.shape[-1], dtype=factor.dtype)
     damped = factor + damping[..., None, None] * eye
-    lower = (cholesky or ops.cholesky)(damped)
-    root = ops.solve_triangular(
-        lower, ops.broadcast_to(eye, ops.shape(factor)), lower=True
-    )
-    inverse = ops.matmul(ops.swapaxes(root, -1, -2), root)
+    inverse = gram_of_lower(inverse_root(damped, cholesky or ops.cholesky))
     # An infinite factor has a finite inverse, of zeros.
     usable = ops.logical_and(all_finite(damped), all_finite(inverse))
     return inverse, usable

@@ -1,0 +1,61 @@
+"""Products and inverses of symmetric matrices, whole and split in halves."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_wd.backend import curvature as seam
+from keras_wd.ops import symmetric
+
+SIZES = [1, 3, 8, 9, 50]
+
+
+@pytest.fixture(autouse=True)
+def small_leaf(monkeypatch):
+    """Splits matrices of test size several times."""
+    monkeypatch.setattr(symmetric, "LEAF", 8)
+
+
+def rows(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def numpy(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+@pytest.mark.parametrize("groups", [(), (2,)])
+@pytest.mark.parametrize("size", SIZES)
+def test_gram_is_the_product(size, groups):
+    x = rows(*groups, 20, size)
+    result = numpy(symmetric.gram(ops.convert_to_tensor(x)))
+    exact = np.swapaxes(x.astype("float64"), -1, -2) @ x
+    np.testing.assert_allclose(result, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [(), (3,)])
+@pytest.mark.parametrize("size", SIZES)
+def test_gram_of_lower_is_the_product(size, groups):
+    root = np.tril(rows(*groups, size, size))
+    result = numpy(symmetric.gram_of_lower(ops.convert_to_tensor(root)))
+    exact = np.swapaxes(root.astype("float64"), -1, -2) @ root
+    np.testing.assert_allclose(result, exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [(), (3,)])
+@pytest.mark.parametrize("size", SIZES)
+def test_inverse_root_inverts_the_cholesky_factor(size, groups):
+    x = rows(*groups, size + 5, size)
+    matrix = np.swapaxes(x, -1, -2) @ x / size + 0.1 * np.eye(size, dtype="f4")
+    root = symmetric.inverse_root(ops.convert_to_tensor(matrix), seam.cholesky)
+    exact = np.linalg.inv(np.linalg.cholesky(matrix.astype("float64")))
+    np.testing.assert_allclose(numpy(root), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("position", [0, 11, 19])
+def test_a_matrix_that_is_not_positive_definite_has_no_root(position):
+    matrix = np.eye(20, dtype="float32")
+    matrix[position, position] = -1.0
+    root = symmetric.inverse_root(ops.convert_to_tensor(matrix), seam.cholesky)
+    inverse = symmetric.gram_of_lower(root)
+    assert not np.all(np.isfinite(numpy(inverse)))
