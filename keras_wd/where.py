@@ -8,8 +8,7 @@ resolved once, when the optimizer is built. Three known rules:
     Keras AdamW              everything()
     BERT fine-tuning         kernels() & ~paths("**/embeddings/*")
 
-A path is what Keras calls `variable.path`, for example
-`sequential/dense_1/kernel`: the same on every backend.
+A path is Keras's `variable.path`, such as `sequential/dense_1/kernel`.
 """
 
 import abc

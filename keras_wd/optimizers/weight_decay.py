@@ -248,8 +248,7 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
 
         Args:
             value: the new rate, >= 0.
-            name: which decay, if there are several; see
-                `current_weight_decay`.
+            name: a key of `current_weight_decay`, if there are several.
 
         Raises:
             ValueError: if the decay is not there or follows a schedule.

@@ -37,8 +37,8 @@ def compiled(model, optimizer, **arguments):
     return model
 
 
-def train(model, batches=3, batch=BATCH, skip=0):
-    x, y = (each[skip * BATCH :][: batches * BATCH] for each in data(6))
+def train(model, batches=3, batch=BATCH, first=0):
+    x, y = (each[first * BATCH :][: batches * BATCH] for each in data(6))
     model.fit(x, y, batch_size=batch, shuffle=False, verbose=0)
     return model.get_weights()
 
@@ -143,7 +143,7 @@ def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     train(compiled(model, optimizers.PathProx(model, 0.1, 0.05)), 3)
     model.save(tmp_path / "model.keras")
     resumed = keras.saving.load_model(tmp_path / "model.keras")
-    assert_equal(train(resumed, 3, skip=3), unbroken.get_weights())
+    assert_equal(train(resumed, 3, first=3), unbroken.get_weights())
 
 
 def test_mixed_float16_trains_and_a_skipped_step_moves_nothing():
