@@ -1,7 +1,7 @@
 """Exact zeros and the regularized objective: PathProx beside weight decay.
 
     python benchmarks/path_prox_digits.py [--steps 20000] [--seeds 3]
-        [--learning_rate 0.1] [--weight_decay 1e-3]
+        [--learning_rate 0.1] [--weight_decay 1e-3] [--cosine]
 
 Trains six linear layers of width 100 with ReLU after the first, third and
 fifth (three pairs, nothing unpaired) on scikit-learn's digits, batch 200, SGD
@@ -105,27 +105,30 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--learning_rate", type=float, default=0.1)
     parser.add_argument("--weight_decay", type=float, default=1e-3)
+    parser.add_argument(
+        "--cosine",
+        action="store_true",
+        help="lower the learning rate to zero, and with it the noise",
+    )
     given = parser.parse_args()
     if given.steps % (2 * CHUNK):
         parser.error(f"--steps must be a multiple of {2 * CHUNK}")
     print(
-        f"learning rate {given.learning_rate:g}, rate {given.weight_decay:g}, "
+        f"learning rate {given.learning_rate:g}"
+        f"{' (cosine)' if given.cosine else ''}, rate {given.weight_decay:g}, "
         f"{given.seeds} seeds, backend {keras.backend.backend()}"
     )
     print(
         f"{'method':18s}{'steps':>8s}{'active':>9s}{'objective':>11s}"
         f"{'+-':>9s}{'accuracy':>10s}{'diverged':>10s}"
     )
+    rates = given.learning_rate
+    if given.cosine:
+        rates = keras.optimizers.schedules.CosineDecay(rates, given.steps)
     for name in METHODS:
         results = np.array(
             [
-                run(
-                    name,
-                    given.steps,
-                    seed,
-                    given.learning_rate,
-                    given.weight_decay,
-                )
+                run(name, given.steps, seed, rates, given.weight_decay)
                 for seed in range(given.seeds)
             ]
         )
