@@ -59,7 +59,7 @@ def cnn():
 
 
 # Learning rate, rate of the decay, steps.
-NETWORKS = {"mlp": (mlp, 0.1, 0.01, 4000), "cnn": (cnn, 0.1, 0.01, 5000)}
+NETWORKS = {"mlp": (mlp, 0.1, 0.007, 6000), "cnn": (cnn, 0.1, 0.014, 5000)}
 
 
 def trained(make, optimizer_of, steps, seed, lr):

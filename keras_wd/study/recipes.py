@@ -33,7 +33,6 @@ class _Inner:
 # Not here: AdamW is adam with --decay=l2; Ftrl and ScheduleFreeAdamW derive
 # the weights from a state of their own, which a decay would contradict.
 OPTIMIZERS = {
-    "kfac": _Inner(KFAC, 0.03, 0.01),
     "sgd": _Inner(keras.optimizers.SGD, 0.1, 1e-3),
     "momentum": _Inner(keras.optimizers.SGD, 0.03, 1e-3, {"momentum": 0.9}),
     "adam": _Inner(keras.optimizers.Adam, 1e-3),
@@ -51,6 +50,7 @@ OPTIMIZERS = {
         0.03,
         {"weight_decay": None, "adam_weight_decay": None},
     ),
+    "kfac": _Inner(KFAC, 0.03, 0.01),
 }
 
 RULES = {
