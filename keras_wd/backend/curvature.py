@@ -1,7 +1,8 @@
-"""What K-FAC needs from a backend, chosen by the backend in use.
+"""What curvature needs from a backend, chosen by the backend in use.
 
 `compiled`    a program of its own, whose effects are assignments
 `tapped_vjp`  outputs of a function and a pullback to tensors inside of it
+`jvp`         the derivative along a direction of the variables
 `traced`      running a function without computing anything
 `cholesky`    a factorisation that returns NaN instead of raising
 `read`        a variable's value
@@ -14,6 +15,7 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow_curvature import cholesky
     from keras_wd.backend.tensorflow_curvature import compiled
+    from keras_wd.backend.tensorflow_curvature import jvp
     from keras_wd.backend.tensorflow_curvature import read
     from keras_wd.backend.tensorflow_curvature import scope
     from keras_wd.backend.tensorflow_curvature import sum_over_replicas
@@ -22,6 +24,7 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax_curvature import cholesky
     from keras_wd.backend.jax_curvature import compiled
+    from keras_wd.backend.jax_curvature import jvp
     from keras_wd.backend.jax_curvature import read
     from keras_wd.backend.jax_curvature import scope
     from keras_wd.backend.jax_curvature import sum_over_replicas
@@ -30,6 +33,7 @@ elif keras.backend.backend() == "jax":
 else:
     from keras_wd.backend.no_curvature import cholesky
     from keras_wd.backend.no_curvature import compiled
+    from keras_wd.backend.no_curvature import jvp
     from keras_wd.backend.no_curvature import read
     from keras_wd.backend.no_curvature import scope
     from keras_wd.backend.no_curvature import sum_over_replicas
@@ -39,6 +43,7 @@ else:
 __all__ = [
     "cholesky",
     "compiled",
+    "jvp",
     "read",
     "scope",
     "sum_over_replicas",

@@ -80,6 +80,32 @@ def tapped_vjp(function: Callable) -> tuple:
     return outputs, rest, pullback
 
 
+def jvp(
+    function: Callable,
+    variables: Sequence[keras.Variable],
+    tangents: Sequence,
+    constants: Sequence[keras.Variable],
+):
+    """The derivative of `function()` along a direction of its variables.
+
+    Args:
+        function: reads variables and returns a tensor.
+        variables: those that move.
+        tangents: where to, one per variable.
+        constants: every other variable it reads.
+    """
+    fixed = [(variable, variable.value) for variable in constants]
+
+    def at(values):
+        moved = list(zip(variables, values, strict=True))
+        # A scope of its own, which does not see the values of an outer one.
+        with keras.StatelessScope(state_mapping=[*moved, *fixed]):
+            return function()
+
+    values = [variable.value for variable in variables]
+    return jax.jvp(at, (values,), (list(tangents),))[1]
+
+
 def traced(function: Callable) -> None:
     """Run `function` for what it does besides; nothing is computed."""
 

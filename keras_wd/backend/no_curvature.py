@@ -10,5 +10,5 @@ def _refuse(*args, **kwargs):
     )
 
 
-cholesky = compiled = read = scope = _refuse
+cholesky = compiled = jvp = read = scope = _refuse
 sum_over_replicas = tapped_vjp = traced = _refuse

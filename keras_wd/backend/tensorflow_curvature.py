@@ -69,6 +69,26 @@ def tapped_vjp(function: Callable) -> tuple:
     return outputs, rest, pullback
 
 
+def jvp(
+    function: Callable,
+    variables: Sequence[keras.Variable],
+    tangents: Sequence,
+    constants: Sequence[keras.Variable],
+):
+    """The derivative of `function()` along a direction of its variables.
+
+    Args:
+        function: reads variables and returns a tensor.
+        variables: those that move.
+        tangents: where to, one per variable.
+        constants: every other variable it reads.
+    """
+    values = [variable.value for variable in variables]
+    with tf.autodiff.ForwardAccumulator(values, list(tangents)) as accumulator:
+        output = function()
+    return accumulator.jvp(output, tf.UnconnectedGradients.ZERO)
+
+
 def traced(function: Callable) -> None:
     """Run `function` for what it does besides; nothing is computed."""
 

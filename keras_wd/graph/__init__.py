@@ -1,7 +1,8 @@
-"""What the structure of a model says: units, and how to make it smaller."""
+"""What the structure of a model says: units, invariance, smaller models."""
 
 from keras_wd.graph.compaction import compact
 from keras_wd.graph.explanation import explain
+from keras_wd.graph.invariance import scale_invariant
 from keras_wd.graph.pairs import homogeneous_units
 
-__all__ = ["compact", "explain", "homogeneous_units"]
+__all__ = ["compact", "explain", "homogeneous_units", "scale_invariant"]

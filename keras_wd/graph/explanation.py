@@ -1,4 +1,4 @@
-"""Why layers are paired, or are not."""
+"""Why layers are paired, or are not, and what decay of a weight does."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_wd.graph import kinds
 from keras_wd.graph.homogeneity import WEIGHTED
+from keras_wd.graph.invariance import effects
 from keras_wd.graph.pairs import find_pairs
 from keras_wd.graph.table import table
 from keras_wd.graph.walk import read
@@ -33,13 +34,44 @@ class LayerRole:
     reason: str
 
 
-class Explanation:
-    """The roles of all layers; `str` makes a table, `rows` is the data."""
+@dataclasses.dataclass(frozen=True)
+class WeightEffect:
+    """What decay of a weight does.
 
-    def __init__(self, rows: list[LayerRole]):
+    Attributes:
+        weight: its path.
+        effect: "function": decay regularizes what the model computes;
+            "learning rate": the scale of the weight does not matter, and
+            decay only sets the effective learning rate; "nothing": the weight
+            does not matter at all.
+        reason: why.
+    """
+
+    weight: str
+    effect: str
+    reason: str
+
+
+class Explanation:
+    """What is known of a model; `str` makes two tables.
+
+    Attributes:
+        rows: a `LayerRole` for every layer.
+        weights: a `WeightEffect` for every trainable weight.
+    """
+
+    def __init__(self, rows: list[LayerRole], weights: list[WeightEffect]):
         self.rows = rows
+        self.weights = weights
 
     def __str__(self) -> str:
+        weights = table(
+            ("weight", "decay acts on", "because"),
+            [(row.weight, row.effect, row.reason) for row in self.weights],
+        )
+        return f"{self._layers()}\n\n{weights}"
+
+    def _layers(self):
         return table(
             ("layer", "kind", "pair", "role", "with, or why not"),
             [
@@ -58,13 +90,18 @@ class Explanation:
 
 
 def explain(model: keras.Model) -> Explanation:
-    """Every layer of a model: paired with what, or why not.
+    """What layers are paired with, and what decay of their weights does.
+
+    Every layer: in which pair of `homogeneous_units` it is, or why in none.
+    Every weight: whether decay regularizes the function there or, as
+    `scale_invariant` finds, only sets the effective learning rate.
 
     Args:
         model: a built Sequential or Functional model.
 
     Returns:
-        An object that prints as a table; its `rows` are `LayerRole`s.
+        An object that prints as two tables. Its `rows` are `LayerRole`s, its
+        `weights` are `WeightEffect`s.
 
     Raises:
         ValueError: if the structure of the model cannot be read.
@@ -73,13 +110,18 @@ def explain(model: keras.Model) -> Explanation:
     >>> from keras_wd import graph
     >>> model = keras.Sequential([
     ...     keras.Input((4,)),
-    ...     keras.layers.Dense(8, "relu", name="hidden"),
+    ...     keras.layers.Dense(8, "relu", use_bias=False, name="hidden"),
     ...     keras.layers.Dense(2, name="output"),
-    ... ])
+    ... ], name="net")
     >>> print(graph.explain(model))
     layer   kind   pair  role    with, or why not
     hidden  Dense  1     input   output layer: output
     output  Dense  1     output  input layer: hidden
+    <BLANKLINE>
+    weight             decay acts on  because
+    net/hidden/kernel  function       it reaches the outputs
+    net/output/kernel  function       it reaches the outputs
+    net/output/bias    function       it reaches the outputs
     """
     graph = read(model)
     pairs, reasons = find_pairs(graph)
@@ -106,7 +148,11 @@ def explain(model: keras.Model) -> Explanation:
             role = roles.get(step) or (None, "", _why_alone(step, reasons))
             kind = type(step.operation).__name__
             rows[step.path] = LayerRole(step.path, kind, *role)
-    return Explanation(list(rows.values()))
+    weights = [
+        WeightEffect(effect.variable.path, effect.name, effect.reason)
+        for effect in effects(graph)
+    ]
+    return Explanation(list(rows.values()), weights)
 
 
 def _why_alone(step, reasons):

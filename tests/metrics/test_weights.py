@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -93,3 +95,52 @@ def test_a_threshold_that_is_no_size_is_rejected(threshold):
     with pytest.raises(ValueError, match="`threshold` must be") as error:
         metrics.sparsity(network(), threshold=threshold)
     assert f"Received: threshold={threshold!r}" in str(error.value)
+
+
+def test_sparsity_by_layer():
+    assert metrics.layer_sparsity(network(), 1e-12) == {
+        "net/body/kernel": 0.5,
+        "net/head/kernel": pytest.approx(2 / 3),
+    }
+
+
+def test_dead_units_are_those_that_compact_removes():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(5, "relu", name="body"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+    kernel = np.array(model.layers[1].kernel.value)
+    kernel[[1, 4]] = 0.0
+    kernel[2] = 1e-6
+    model.layers[1].kernel.assign(kernel)
+    assert metrics.dead_units(model) == {"body": 2, "head": 0}
+    assert metrics.dead_units(model, 1e-4) == {"body": 3, "head": 0}
+
+
+def test_the_path_norm_is_the_sum_over_units():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(5, "relu", name="body"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+    w, v = (np.asarray(layer.get_weights()[0]) for layer in model.layers)
+    expected = np.sum(np.linalg.norm(w, axis=0) * np.linalg.norm(v, axis=1))
+    assert metrics.path_norm(model) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_sparsity_metric_adds_up_and_comes_back():
+    metric = metrics.Sparsity(1e-12, where=where.everything(), name="s")
+    metric.update_state([keras.Variable([0.0, 1.0], name="w")])
+    metric.update_state([keras.Variable([1e-13, 0.0], name="w")])
+    assert float(metric.result()) == 0.75
+    config = json.loads(json.dumps(metric.get_config()))
+    again = metrics.Sparsity.from_config(config)
+    assert again.get_config() == metric.get_config()
+    assert again.where == where.everything()
+    metric.reset_state()
+    assert float(metric.result()) == 0

@@ -1,0 +1,238 @@
+"""How much the outputs of a network move with its inputs."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_wd.backend import curvature as seam
+from keras_wd.errors import check_choice
+from keras_wd.errors import check_count
+from keras_wd.metrics.probing import batches_of
+from keras_wd.metrics.probing import checked_inputs
+from keras_wd.metrics.probing import count_examples
+from keras_wd.metrics.probing import output_shape
+from keras_wd.metrics.probing import program_of
+
+# More outputs than this are measured by random projections by default: there
+# is a pass through the network for each.
+MOST_EXACT_OUTPUTS = 32
+METHODS = ("auto", "exact", "random")
+# Pull-backs that share one forward pass; more would take longer to compile.
+_AT_ONCE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number that was measured, and how far off it may be.
+
+    Args:
+        value: the number.
+        standard_error: of the random projections; 0 if it is exact.
+        method: `"exact"` or `"random"`.
+
+    >>> from keras_wd.metrics import Estimate
+    >>> float(Estimate(2.0, 0.0, "exact"))
+    2.0
+    """
+
+    value: float
+    standard_error: float
+    method: str
+
+    def __float__(self) -> float:
+        return self.value
+
+
+def jacobian_norm(
+    model: keras.Model,
+    x: object,
+    method: str = "auto",
+    projections: int = 8,
+    batch_size: int = 512,
+    seed: int = 0,
+) -> Estimate:
+    """Mean squared Frobenius norm of d outputs / d inputs: `E |J(x)|_F^2`.
+
+    The outputs are those of the model at inference, so give it a model that
+    ends in logits. Exact: one pull-back per output, for all examples at once.
+    Random: `E |v^T J|^2` over vectors v of random signs, which has no bias;
+    its standard error is that of the mean over the projections.
+
+    Args:
+        model: a built model with one output, `(examples, outputs)` or any
+            shape; an example must not see the others, as in inference.
+        x: inputs as `predict` takes them, arrays of floats of n examples.
+        method: `"exact"`, `"random"`, or `"auto"`: exact for up to 32
+            outputs.
+        projections: how many random vectors, at least 2.
+        batch_size: examples at a time, which bounds the memory.
+        seed: of the random vectors.
+
+    Returns:
+        An `Estimate`; `float()` of it is the number. Units: outputs squared
+        per input squared.
+
+    Raises:
+        ValueError: if an argument is out of range, the model is not built,
+            or `x` is empty, not of floats or not finite.
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_wd import metrics
+    >>> model = keras.Sequential([
+    ...     keras.Input((3,)),
+    ...     keras.layers.Dense(2, kernel_initializer="ones"),
+    ... ])
+    >>> metrics.jacobian_norm(model, np.ones((4, 3)))
+    Estimate(value=6.0, standard_error=0.0, method='exact')
+
+    Source: Zhang, Wang, Xu and Grosse, 2019, "Three Mechanisms of Weight
+    Decay Regularization", section 4.2.
+    """
+    check_choice("method", method, METHODS)
+    projections = check_count("projections", projections, minimum=2)
+    batch_size = check_count("batch_size", batch_size)
+    inputs = checked_inputs(model, x)
+    outputs = math.prod(output_shape(model, inputs))
+    if method == "auto":
+        method = "exact" if outputs <= MOST_EXACT_OUTPUTS else "random"
+    count = outputs if method == "exact" else projections
+    rng = np.random.default_rng(seed)
+    eye = np.eye(outputs, dtype="float32")[:, None]
+    sums = np.zeros(count)
+    for batch in batches_of(inputs, batch_size):
+        examples = len(keras.tree.flatten(batch)[0])
+        for first in range(0, count, _AT_ONCE):
+            vectors = eye[first : first + _AT_ONCE]
+            if method == "random":
+                size = (min(_AT_ONCE, count - first), examples, outputs)
+                vectors = _signs(rng, size)
+            sums[first : first + len(vectors)] += _squares(
+                model, batch, vectors
+            )
+    means = sums / count_examples(inputs)
+    if method == "exact":
+        return Estimate(float(means.sum()), 0.0, method)
+    error = float(means.std(ddof=1) / math.sqrt(projections))
+    return Estimate(float(means.mean()), error, method)
+
+
+@keras.saving.register_keras_serializable("keras_wd.metrics")
+class JacobianNorm(keras.metrics.Metric):
+    """`jacobian_norm` as a Keras metric: the mean over all it is shown.
+
+    Args:
+        method: `"exact"`, `"random"` or `"auto"`, as in `jacobian_norm`.
+        projections: how many random vectors per update, at least 2.
+        seed: of the random vectors of the first update.
+        name: of the metric.
+        dtype: of its result.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_wd import metrics
+    >>> model = keras.Sequential([
+    ...     keras.Input((3,)),
+    ...     keras.layers.Dense(2, kernel_initializer="ones"),
+    ... ])
+    >>> metric = metrics.JacobianNorm()
+    >>> metric.update_state(model, np.ones((4, 3)))
+    >>> float(metric.result())
+    6.0
+    """
+
+    def __init__(
+        self,
+        method: str = "auto",
+        projections: int = 8,
+        seed: int = 0,
+        name: str = "jacobian_norm",
+        dtype: str | None = None,
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.method = check_choice("method", method, METHODS)
+        self.projections = check_count("projections", projections, minimum=2)
+        self.seed = seed
+        self._updates = 0
+        self.total = self.add_weight(
+            shape=(), initializer="zeros", name="total"
+        )
+        self.count = self.add_weight(
+            shape=(), initializer="zeros", name="count"
+        )
+
+    def update_state(self, model: keras.Model, x: object) -> None:
+        """Measure a model on some inputs."""
+        estimate = jacobian_norm(
+            model,
+            x,
+            self.method,
+            self.projections,
+            seed=self.seed + self._updates,
+        )
+        self._updates += 1
+        examples = count_examples(checked_inputs(model, x))
+        self.total.assign_add(float(estimate) * examples)
+        self.count.assign_add(float(examples))
+
+    def result(self):
+        """The mean over the examples; 0 before anything was measured."""
+        return self.total / ops.maximum(self.count, 1.0)
+
+    def get_config(self) -> dict:
+        """The constructor's arguments as plain Python."""
+        return {
+            **super().get_config(),
+            "method": self.method,
+            "projections": self.projections,
+            "seed": self.seed,
+        }
+
+
+def _signs(rng, size):
+    return (2 * rng.integers(0, 2, size, dtype="int8") - 1).astype("float32")
+
+
+def _squares(model, batch, vectors):
+    """`sum over examples of |v^T J|^2` for every v: (vectors,), float64.
+
+    Args:
+        model: the model.
+        batch: of inputs.
+        vectors: `(vectors, examples or 1, outputs)`.
+    """
+    program = program_of(model, "jacobian", lambda: _pull_back_through(model))
+    found = program(ops.convert_to_tensor(vectors), batch)
+    return ops.convert_to_numpy(found).astype("float64")
+
+
+def _pull_back_through(model):
+    def forward(tap, batch):
+        tapped = keras.tree.map_structure(tap, batch)
+        return keras.tree.flatten(model(tapped, training=False)), None
+
+    def squares(vectors, batch):
+        (output,), _, pullback = seam.tapped_vjp(
+            lambda tap: forward(tap, batch)
+        )
+        rows = output.shape[0]
+        found = []
+        for index in range(vectors.shape[0]):
+            vector = vectors[index]
+            vector = ops.broadcast_to(vector, (rows, vector.shape[-1]))
+            vector = ops.cast(ops.reshape(vector, output.shape), output.dtype)
+            found.append(
+                sum(
+                    ops.sum(ops.square(ops.cast(part, "float32")))
+                    for part in pullback([vector])
+                )
+            )
+        return ops.stack(found)
+
+    return squares
