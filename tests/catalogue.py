@@ -9,6 +9,7 @@ import keras
 from keras_wd import constraints
 from keras_wd import decays
 from keras_wd import graph
+from keras_wd import metrics
 from keras_wd import optimizers
 from keras_wd import regularizers
 from keras_wd import schedules
@@ -43,6 +44,15 @@ REGULARIZERS = {
 
 CONSTRAINTS = {
     "FixedNorm": lambda: constraints.FixedNorm(axis=0, radius=2.0),
+}
+
+METRICS = {
+    "Sparsity": lambda: metrics.Sparsity(
+        1e-13, where=where.everything(), name="zeros"
+    ),
+    "JacobianNorm": lambda: metrics.JacobianNorm(
+        "random", projections=3, seed=5, name="jacobian"
+    ),
 }
 
 # The rates are strong enough for a missing decay to show after one step.
@@ -90,8 +100,11 @@ OPTIMIZERS = {
     ),
 }
 
-# Abstract classes, and the plain data that `PathNorm` takes.
-WITHOUT_ROW = {"Decay", "SeparableDecay", "Selection", "HomogeneousUnits"}
+# Abstract classes, and plain data.
+WITHOUT_ROW = {
+    *("Decay", "SeparableDecay", "Selection"),
+    *("HomogeneousUnits", "Estimate"),
+}
 
 
 def _pairs():
@@ -130,6 +143,7 @@ SERIALIZABLE = {
         "schedules": SCHEDULES,
         "regularizers": REGULARIZERS,
         "constraints": CONSTRAINTS,
+        "metrics": METRICS,
         "decays": DECAYS,
         "optimizers": OPTIMIZERS,
         "trained elsewhere": TRAINED_ELSEWHERE,

@@ -22,6 +22,7 @@ NAMESPACES = (
     keras_wd.constraints,
     keras_wd.decays,
     keras_wd.optimizers,
+    keras_wd.metrics,
     keras_wd.regularizers,
     keras_wd.schedules,
     keras_wd.where,

@@ -1,5 +1,15 @@
 """Callbacks: what happens between the batches of `fit`."""
 
+from keras_wd.callbacks.auto_l2 import AutoL2
 from keras_wd.callbacks.curvature import Curvature
+from keras_wd.callbacks.mechanisms import Mechanisms
+from keras_wd.callbacks.norm_transfer import NormTransfer
+from keras_wd.callbacks.plateau import ReduceDecayOnPlateau
 
-__all__ = ["Curvature"]
+__all__ = [
+    "AutoL2",
+    "Curvature",
+    "Mechanisms",
+    "NormTransfer",
+    "ReduceDecayOnPlateau",
+]

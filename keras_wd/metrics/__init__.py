@@ -6,8 +6,8 @@ from keras_wd.metrics.jacobian import JacobianNorm
 from keras_wd.metrics.jacobian import jacobian_norm
 from keras_wd.metrics.rates import effective_damping
 from keras_wd.metrics.rates import effective_learning_rate
-from keras_wd.metrics.rates import equilibrium_rotation
-from keras_wd.metrics.rates import rotation
+from keras_wd.metrics.rotation import equilibrium_rotation
+from keras_wd.metrics.rotation import rotation
 from keras_wd.metrics.weights import Sparsity
 from keras_wd.metrics.weights import dead_units
 from keras_wd.metrics.weights import layer_sparsity

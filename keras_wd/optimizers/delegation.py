@@ -1,4 +1,4 @@
-"""What a wrapper passes on to the optimizer inside it."""
+"""What a wrapper passes on to the optimizer inside it, and keeps for others."""
 
 
 class DelegatesToInner:
@@ -20,6 +20,15 @@ class DelegatesToInner:
     def iterations(self):
         """How many real updates there have been."""
         return self.inner_optimizer.iterations
+
+    @property
+    def callback_memory(self) -> dict:
+        """What callbacks find again in a resumed run, as plain Python."""
+        return vars(self).setdefault("_callback_memory", {})
+
+    @callback_memory.setter
+    def callback_memory(self, memory: dict):
+        vars(self)["_callback_memory"] = memory
 
     @property
     def loss_scale_factor(self) -> float | None:

@@ -16,9 +16,16 @@ from keras_wd import backend
 
 FORMAT = 1
 _MANIFEST = "manifest"
+_MEMORY = "callback_memory"
 
 
-def save_state(store, own: Sequence, inner: Sequence, model: Sequence) -> None:
+def save_state(
+    store,
+    own: Sequence,
+    inner: Sequence,
+    model: Sequence,
+    memory: dict | None = None,
+) -> None:
     """Write the manifest of all variables and the values of `own`.
 
     Args:
@@ -26,6 +33,7 @@ def save_state(store, own: Sequence, inner: Sequence, model: Sequence) -> None:
         own: the wrapper's variables.
         inner: the inner optimizer's variables, which it saves itself.
         model: the trainable variables, whose paths the names contain.
+        memory: what callbacks want to find again, as plain Python.
     """
     names = _stable_names([*own, *inner], model)
     manifest = {
@@ -35,18 +43,22 @@ def save_state(store, own: Sequence, inner: Sequence, model: Sequence) -> None:
             for name, variable in zip(names, [*own, *inner], strict=True)
         ],
     }
-    text = json.dumps(manifest).encode()
-    store[_MANIFEST] = np.frombuffer(text, dtype="uint8")
+    store[_MANIFEST] = _to_bytes(manifest)
+    if memory:
+        store[_MEMORY] = _to_bytes(memory)
     for key, variable in zip(_keys(names[: len(own)]), own, strict=True):
         store[key] = backend.concrete_value(variable)
 
 
 def load_state(
     store, own: Sequence, inner: Sequence, model: Sequence, name: str
-) -> None:
+) -> dict:
     """Check the manifest, then read `own`; raise if anything differs.
 
     The values of `inner` are read by the inner optimizer itself, afterwards.
+
+    Returns:
+        The memory that was saved, or an empty one.
     """
     keys = list(store.keys())
     if not keys:
@@ -54,10 +66,10 @@ def load_state(
             f"The file has no state for optimizer {name!r}: it starts afresh.",
             stacklevel=2,
         )
-        return
+        return {}
     if _MANIFEST not in keys:
         _refuse(name, "it was saved by an optimizer that is not of keras_wd")
-    manifest = json.loads(bytes(np.asarray(store[_MANIFEST])).decode())
+    manifest = _from_bytes(store[_MANIFEST])
     if manifest["format"] != FORMAT:
         _refuse(
             name,
@@ -77,6 +89,15 @@ def load_state(
     saved_names = [entry[0] for entry in saved[: len(own)]]
     for key, variable in zip(_keys(saved_names), own, strict=True):
         variable.assign(store[key])
+    return _from_bytes(store[_MEMORY]) if _MEMORY in keys else {}
+
+
+def _to_bytes(structure):
+    return np.frombuffer(json.dumps(structure).encode(), dtype="uint8")
+
+
+def _from_bytes(array):
+    return json.loads(bytes(np.asarray(array)).decode())
 
 
 def _stable_names(variables, model):

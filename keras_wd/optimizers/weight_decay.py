@@ -262,11 +262,11 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
 
     def save_own_variables(self, store) -> None:
         """Store the state by name; the inner optimizer stores its own."""
-        save_state(store, *self._state())
+        save_state(store, *self._state(), memory=self.callback_memory)
 
     def load_own_variables(self, store) -> None:
         """Load what was stored; raise if it does not fit."""
-        load_state(store, *self._state(), self.name)
+        self.callback_memory = load_state(store, *self._state(), self.name)
 
     def _state(self):
         inner = self.inner_optimizer.variables

@@ -1,0 +1,201 @@
+"""What the decay did, in the logs of every epoch."""
+
+import math
+
+import keras
+import numpy as np
+
+from keras_wd import backend
+from keras_wd.callbacks.decay import rate_logs
+from keras_wd.decays import PathNorm
+from keras_wd.errors import check_count
+from keras_wd.graph.invariance import invariant_variables
+from keras_wd.graph.pairs import homogeneous_units
+from keras_wd.metrics.jacobian import jacobian_norm
+from keras_wd.metrics.probing import checked_inputs
+from keras_wd.metrics.rates import dampings_of
+from keras_wd.metrics.rates import is_known
+from keras_wd.metrics.rates import rates_of
+from keras_wd.metrics.rotation import angles_of
+from keras_wd.metrics.rotation import rotation
+from keras_wd.metrics.weights import sparsity
+from keras_wd.metrics.weights import weight_norm
+from keras_wd.optimizers.chain import chain
+from keras_wd.optimizers.kfac import KFAC
+from keras_wd.optimizers.weight_decay import WeightDecay
+
+
+class Mechanisms(keras.callbacks.Callback):
+    """Logs the mechanisms by which weight decay acts, at the end of epochs.
+
+    The logs get, for `History`, `CSVLogger`, `TensorBoard` and
+    `EarlyStopping` (list this callback before them):
+
+        weight_norm              sqrt of the sum of squares of the kernels
+        zero_share               share of kernel entries that are exactly 0
+        small_share              share with a magnitude up to 1e-13
+        jacobian_norm            `metrics.jacobian_norm` on `x`
+        path_norm                of the pairs of homogeneous units, if any
+        effective_learning_rate  geometric mean over scale-invariant weights
+        rotation                 angle the first step of the epoch turned
+                                 them by, root mean square, in radians
+        equilibrium_rotation     the angle they should settle at, likewise
+        effective_damping        geometric mean, with K-FAC
+        weight_decay             the rate in force; "weight_decay_<name>" for
+                                 each of several
+
+    What does not apply to a model or an optimizer is not logged: the rows
+    about scale-invariant weights need a following normalization
+    (`graph.scale_invariant`), and the structure of a subclassed model cannot
+    be read. `layers` has the effective learning rate of every weight.
+
+    Args:
+        x: inputs to measure the Jacobian on, such as 256 validation images.
+        every: epochs between two measurements; the logs of the others repeat
+            the last numbers.
+        batch_size: examples at a time.
+
+    Attributes:
+        layers: by measured epoch, the effective learning rate of every
+            scale-invariant weight by its path.
+
+    Raises:
+        ValueError: if an argument is out of range; when `fit` starts, if `x`
+            does not fit the model.
+
+    >>> import keras
+    >>> import numpy as np
+    >>> from keras_wd import callbacks, optimizers
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(8, "relu"),
+    ...     keras.layers.Dense(1),
+    ... ])
+    >>> model.compile(optimizers.SGDW(0.1, weight_decay=0.01), "mse")
+    >>> x = np.ones((8, 4))
+    >>> history = model.fit(
+    ...     x, x[:, :1], verbose=0, callbacks=[callbacks.Mechanisms(x)]
+    ... )
+    >>> for name in history.history:
+    ...     print(name)
+    loss
+    weight_norm
+    zero_share
+    small_share
+    jacobian_norm
+    path_norm
+    weight_decay
+
+    Source: Zhang, Wang, Xu and Grosse, 2019, "Three Mechanisms of Weight
+    Decay Regularization".
+    """
+
+    def __init__(self, x: object, every: int = 1, batch_size: int = 512):
+        super().__init__()
+        self.x = x
+        self.every = check_count("every", every)
+        self.batch_size = check_count("batch_size", batch_size)
+        self.layers = {}
+        self._numbers = {}
+        self._before = None
+        self._rotation = None
+        self._names = frozenset()
+        self._decay = None
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Check `x` and read the structure of the model."""
+        model = self.model
+        self._inputs = checked_inputs(model, self.x)
+        names, self._decay = [], None
+        try:
+            names = [v.path for v in invariant_variables(model)]
+            units = homogeneous_units(model)
+            if units:
+                self._decay = PathNorm(0.0, units, coupling="coupled")
+        except ValueError:
+            pass  # Not a Sequential or Functional model.
+        self._names = frozenset(names)
+        self._numbers = {}
+
+    def _is_measured(self, epoch):
+        return epoch % self.every == 0 or not self._numbers
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Remember the weights before the first step."""
+        self._before = self._rotation = None
+        if self._names and self._is_measured(epoch):
+            self._before = _values(self._invariant(self.model))
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """How far the first step turned the weights."""
+        if self._before is None:
+            return
+        # A batch number above 0: several steps were one execution.
+        if batch == 0:
+            after = _values(self._invariant(self.model))
+            angles = map(rotation, self._before, after)
+            self._rotation = _root_mean_square(list(angles))
+        self._before = None
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Measure, and add the numbers to the logs."""
+        if self._is_measured(epoch):
+            self._numbers = self._measured(epoch)
+        if logs is not None:
+            logs.update(self._numbers)
+
+    def _measured(self, epoch):
+        model = self.model
+        numbers = {
+            "weight_norm": weight_norm(model),
+            "zero_share": sparsity(model),
+            "small_share": sparsity(model, 1e-13),
+            "jacobian_norm": float(
+                jacobian_norm(model, self._inputs, batch_size=self.batch_size)
+            ),
+        }
+        if self._decay is not None:
+            numbers["path_norm"] = self._decay.value(model)
+        if self._names:
+            numbers.update(self._of_directions(model, epoch))
+        for optimizer in chain(model.optimizer):
+            if isinstance(optimizer, WeightDecay):
+                numbers.update(rate_logs(optimizer))
+        return numbers
+
+    def _of_directions(self, model, epoch):
+        invariant = self._invariant(model)
+        numbers = {}
+        if is_known(model.optimizer):
+            rates = rates_of(model.optimizer, invariant)
+            self.layers[epoch] = rates
+            numbers["effective_learning_rate"] = _geometric_mean(rates)
+        if self._rotation is not None:
+            numbers["rotation"] = self._rotation
+        angles = angles_of(model, model.optimizer, invariant)
+        if None not in angles.values():
+            expected = _root_mean_square(list(angles.values()))
+            numbers["equilibrium_rotation"] = expected
+        inner = chain(model.optimizer)[-1]
+        if isinstance(inner, KFAC):
+            dampings = dampings_of(inner, invariant)
+            numbers["effective_damping"] = _geometric_mean(dampings)
+        return numbers
+
+    def _invariant(self, model):
+        return [v for v in model.trainable_variables if v.path in self._names]
+
+
+def _values(variables):
+    return [np.array(backend.concrete_value(v)) for v in variables]
+
+
+def _geometric_mean(values):
+    numbers = np.array(list(values.values()))
+    if not np.all(numbers > 0):
+        return 0.0
+    return math.exp(np.mean(np.log(numbers)))
+
+
+def _root_mean_square(values):
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -1,0 +1,157 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_wd import callbacks
+from keras_wd import decays
+from keras_wd import metrics
+from keras_wd import optimizers
+from tests.training import data
+
+
+def normalized_network():
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(6, name="body"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dense(3, name="head"),
+        ],
+        name="net",
+    )
+
+
+def fit(model, optimizer, callback, epochs=2, more=(), **arguments):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, jit_compile=True, **arguments)
+    x, y = data()
+    return model.fit(
+        x, y, epochs=epochs, batch_size=16, verbose=0, shuffle=False,
+        callbacks=[*more, callback],
+    ).history  # fmt: skip
+
+
+def test_the_logs_are_the_metrics_at_the_end_of_the_epoch(tmp_path):
+    model, x = normalized_network(), data()[0]
+    table = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    mechanisms = callbacks.Mechanisms(x[:20])
+    optimizer = optimizers.SGDW(0.1, weight_decay=0.05, momentum=0.5)
+    logs = fit(model, optimizer, table, more=[mechanisms])
+    assert logs["weight_norm"][-1] == pytest.approx(metrics.weight_norm(model))
+    assert logs["jacobian_norm"][-1] == pytest.approx(
+        float(metrics.jacobian_norm(model, x[:20]))
+    )
+    assert logs["path_norm"][-1] == pytest.approx(metrics.path_norm(model))
+    rates = metrics.effective_learning_rate(model)
+    assert mechanisms.layers[1] == {
+        "net/body/kernel": pytest.approx(rates["net/body/kernel"])
+    }
+    assert logs["effective_learning_rate"][-1] == pytest.approx(
+        rates["net/body/kernel"]
+    )
+    (angle,) = metrics.equilibrium_rotation(model).values()
+    assert logs["equilibrium_rotation"] == pytest.approx([angle] * 2)
+    assert logs["zero_share"] == [0.0, 0.0]
+    assert logs["weight_decay"] == [0.05, 0.05]
+    header = (tmp_path / "log.csv").read_text().splitlines()[0]
+    assert {"jacobian_norm", "rotation"} <= set(header.split(","))
+
+
+def test_the_rotation_is_that_of_one_step():
+    model, x = normalized_network(), data()[0]
+
+    class Angles(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.weights = []
+
+        def on_train_batch_begin(self, batch, logs=None):
+            kernel = self.model.get_layer("body").kernel
+            self.weights.append(np.array(kernel.value))
+
+    angles = Angles()
+    mechanisms = callbacks.Mechanisms(x)
+    logs = fit(model, keras.optimizers.Adam(0.01), mechanisms, more=[angles])
+    w = angles.weights
+    expected = [metrics.rotation(w[0], w[1]), metrics.rotation(w[4], w[5])]
+    assert logs["rotation"] == pytest.approx(expected)
+
+
+def test_kfac_has_an_effective_damping():
+    model, x = normalized_network(), data()[0]
+    optimizer = optimizers.WeightDecay(
+        optimizers.KFAC(0.01, damping=0.02), decays.L2(0.1)
+    )
+    logs = fit(
+        model, optimizer, callbacks.Mechanisms(x),
+        more=[callbacks.Curvature(x)],
+    )  # fmt: skip
+    found = metrics.effective_damping(model)["net/body/kernel"]
+    assert logs["effective_damping"][-1] == pytest.approx(found)
+    assert logs["effective_learning_rate"] == pytest.approx([0.01] * 2)
+    assert "equilibrium_rotation" not in logs
+
+
+def test_what_does_not_apply_is_not_logged():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
+    logs = fit(model, keras.optimizers.Adam(), callbacks.Mechanisms(data()[0]))
+    assert set(logs) == {
+        "loss", "weight_norm", "zero_share", "small_share", "jacobian_norm",
+    }  # fmt: skip
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_subclassed_model_has_no_structure_to_read():
+    model = Subclassed()
+    model(np.zeros((1, 8), "float32"))
+    logs = fit(model, "sgd", callbacks.Mechanisms(data()[0]))
+    assert "jacobian_norm" in logs and "path_norm" not in logs
+
+
+def test_epochs_between_two_measurements_repeat_the_numbers():
+    model = normalized_network()
+    mechanisms = callbacks.Mechanisms(data()[0], every=2)
+    logs = fit(model, "sgd", mechanisms, epochs=4)
+    norms = logs["weight_norm"]
+    assert norms[0] == norms[1] != norms[2] == norms[3]
+    assert set(mechanisms.layers) == {0, 2}
+
+
+def test_several_steps_at_once_have_no_rotation():
+    model = normalized_network()
+    logs = fit(
+        model, "sgd", callbacks.Mechanisms(data()[0]), steps_per_execution=2
+    )
+    assert "rotation" not in logs and "effective_learning_rate" in logs
+
+
+def test_training_is_not_changed():
+    weights = []
+    for callback in (
+        callbacks.Mechanisms(data()[0]),
+        keras.callbacks.Callback(),
+    ):
+        model = normalized_network()
+        fit(model, optimizers.SGDW(0.1, weight_decay=0.1), callback)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_inputs_that_do_not_fit():
+    with pytest.raises(ValueError, match="`x` must have examples of shape"):
+        fit(normalized_network(), "sgd", callbacks.Mechanisms(np.ones((2, 3))))
+    with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
+        callbacks.Mechanisms(np.ones((2, 8)), every=0)
