@@ -9,6 +9,7 @@ from keras_wd import migrate
 from keras_wd import optimizers
 from keras_wd import regularizers
 from keras_wd import schedules
+from keras_wd import tune
 from keras_wd import where
 
 __version__ = "0.1.0"
@@ -23,5 +24,6 @@ __all__ = [
     "optimizers",
     "regularizers",
     "schedules",
+    "tune",
     "where",
 ]

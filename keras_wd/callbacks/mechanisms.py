@@ -32,8 +32,8 @@ class Mechanisms(keras.callbacks.Callback):
     `EarlyStopping` (list this callback before them):
 
         weight_norm              sqrt of the sum of squares of the kernels
-        zero_share               share of kernel entries that are exactly 0
-        small_share              share with a magnitude up to 1e-13
+        zeros                    share of kernel entries that are exactly 0
+        sparsity                 share with a magnitude up to 1e-13
         jacobian_norm            `metrics.jacobian_norm` on `x`
         path_norm                of the pairs of homogeneous units, if any
         effective_learning_rate  geometric mean over scale-invariant weights
@@ -80,8 +80,8 @@ class Mechanisms(keras.callbacks.Callback):
     ...     print(name)
     loss
     weight_norm
-    zero_share
-    small_share
+    zeros
+    sparsity
     jacobian_norm
     path_norm
     weight_decay
@@ -148,8 +148,8 @@ class Mechanisms(keras.callbacks.Callback):
         model = self.model
         numbers = {
             "weight_norm": weight_norm(model),
-            "zero_share": sparsity(model),
-            "small_share": sparsity(model, 1e-13),
+            "zeros": sparsity(model),
+            "sparsity": sparsity(model, 1e-13),
             "jacobian_norm": float(
                 jacobian_norm(model, self._inputs, batch_size=self.batch_size)
             ),

@@ -54,7 +54,7 @@ def test_the_logs_are_the_metrics_at_the_end_of_the_epoch(tmp_path):
     )
     (angle,) = metrics.equilibrium_rotation(model).values()
     assert logs["equilibrium_rotation"] == pytest.approx([angle] * 2)
-    assert logs["zero_share"] == [0.0, 0.0]
+    assert logs["zeros"] == [0.0, 0.0]
     assert logs["weight_decay"] == [0.05, 0.05]
     header = (tmp_path / "log.csv").read_text().splitlines()[0]
     assert {"jacobian_norm", "rotation"} <= set(header.split(","))
@@ -100,7 +100,7 @@ def test_what_does_not_apply_is_not_logged():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
     logs = fit(model, keras.optimizers.Adam(), callbacks.Mechanisms(data()[0]))
     assert set(logs) == {
-        "loss", "weight_norm", "zero_share", "small_share", "jacobian_norm",
+        "loss", "weight_norm", "zeros", "sparsity", "jacobian_norm",
     }  # fmt: skip
 
 
