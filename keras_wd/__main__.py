@@ -9,6 +9,10 @@ from keras_wd.errors import did_you_mean
 
 # Name: (module with `main(arguments) -> exit status`, what it does).
 COMMANDS = {
+    "compare": (
+        "keras_wd.study.compare",
+        "Compare optimizers and weight decays; write a report.",
+    ),
     "train": ("keras_wd.study.train", "Train a network with a weight decay."),
     "compact": ("keras_wd.study.compact", "Remove the dead units of a model."),
 }

@@ -88,7 +88,7 @@ def evaluation_arrays(
     )
 
 
-class CurvatureBatches(keras.utils.PyDataset):
+class RandomBatches(keras.utils.PyDataset):
     """Standardised images and labels, drawn anew for every number.
 
     What is drawn depends on the seed and the number alone, so that a run that

@@ -4,6 +4,7 @@ import math
 import re
 import shutil
 import textwrap
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from absl import flags
@@ -16,7 +17,9 @@ from keras_wd.study.flags import CHOICES
 from keras_wd.study.flags import GROUPS
 
 
-def parse(values: flags.FlagValues, arguments: Sequence[str]) -> set[str]:
+def parse(
+    values: flags.FlagValues, arguments: Sequence[str], command: str = "train"
+) -> set[str]:
     """Set the flags from a command line; return the names that were given.
 
     Raises:
@@ -24,11 +27,13 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> set[str]:
     """
     before = {name: values[name].present for name in values}
     try:
-        rest = values(["keras-wd train", *arguments])[1:]
+        rest = values([f"keras-wd {command}", *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
         name = error.flagname
         hint = did_you_mean(f"--{name}", [f"--{known}" for known in values])
-        raise UsageError(f"--{name} is not a flag of train{hint}") from error
+        raise UsageError(
+            f"--{name} is not a flag of {command}{hint}"
+        ) from error
     except flags.IllegalFlagValueError as error:
         raise _illegal(values, error) from error
     except flags.Error as error:
@@ -53,7 +58,7 @@ def _illegal(values, error):
 
 def _check(values):
     for name, choices in CHOICES.items():
-        if values[name].value not in choices:
+        if name in values and values[name].value not in choices:
             raise unknown(name, values[name].value, choices)
     for name in values:
         value = values[name].value
@@ -61,29 +66,43 @@ def _check(values):
             raise UsageError(
                 f"--{name} must be a finite number. Received: --{name}={value}"
             )
-    if values.p <= 0:
+    if "p" in values and values.p <= 0:
         raise UsageError(f"--p must be above 0. Received: --p={values.p}")
 
 
 def help_text(values: flags.FlagValues) -> str:
-    """All flags by subject, with what they mean and their defaults."""
-    width = min(shutil.get_terminal_size().columns, 80)
-    lines = [
-        "usage: keras-wd train [--flag=value ...]",
-        "",
-        "Train a network on images with a weight decay, and report what the "
-        "decay did.",
-    ]
-    for title, names in GROUPS.items():
+    """All flags of `train` by subject, what they mean and their defaults."""
+    return "\n".join(
+        [
+            "usage: keras-wd train [--flag=value ...]",
+            "",
+            *wrapped(
+                "Train a network on images with a weight decay, and report "
+                "what the decay did."
+            ),
+            *flag_lines(values, GROUPS),
+        ]
+    )
+
+
+def flag_lines(values: flags.FlagValues, groups: Mapping) -> list[str]:
+    """The lines about flags, by the titles of groups."""
+    lines = []
+    for title, names in groups.items():
         lines += ["", f"{title}:"]
         for name in names:
             default = values[name].default_unparsed
             suffix = f" [{default}]" if default is not None else ""
             lines.append(f"  --{name}{suffix}")
-            lines += textwrap.wrap(
-                values[name].help,
-                width,
-                initial_indent=" " * 6,
-                subsequent_indent=" " * 6,
-            )
-    return "\n".join(lines)
+            lines += wrapped(values[name].help, " " * 6)
+    return lines
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """A text in lines that fit the terminal."""
+    return textwrap.wrap(
+        text,
+        min(shutil.get_terminal_size().columns, 80),
+        initial_indent=indent,
+        subsequent_indent=indent,
+    )

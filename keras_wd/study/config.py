@@ -30,6 +30,10 @@ def _is_on(decay: str) -> bool:
     return decay != "none"
 
 
+def _has_selection(decay: str) -> bool:
+    return decay not in ("none", "path_norm")
+
+
 def _is_kfac(optimizer: str) -> bool:
     return optimizer.lower() == "kfac"
 
@@ -39,6 +43,7 @@ DEPENDS_ON = {
     "hidden_units": ("model", "mlp".__eq__, "--model=mlp"),
     "bias": ("model", _is_built_here, "a network built here"),
     "batch_norm": ("model", _is_built_here, "a network built here"),
+    "kernel_constraint": ("model", _is_built_here, "a network built here"),
     "dtype_policy": ("model", _is_built_here, "a network built here"),
     "warmup_epochs": (
         "lr_schedule",
@@ -53,7 +58,7 @@ DEPENDS_ON = {
     "weight_decay": ("decay", _is_on, "a decay"),
     "decay_schedule": ("decay", _is_on, "a decay"),
     "coupling": ("decay", _is_on, "a decay"),
-    "where": ("decay", _is_on, "a decay"),
+    "where": ("decay", _has_selection, "a decay other than path_norm"),
     "decay_warmup_epochs": (
         "decay_schedule",
         "warmup_hold".__eq__,

@@ -25,11 +25,11 @@ def first_line(error: BaseException) -> str:
     return next(filter(None, lines), type(error).__name__)
 
 
-def require(*modules: str) -> None:
-    """Raise if a library of the `study` extra is not installed."""
+def require(*modules: str, extra: str = "study") -> None:
+    """Raise if a library of an extra is not installed."""
     missing = [name for name in modules if not importlib.util.find_spec(name)]
     if missing:
         raise UsageError(
             f"this command needs {' and '.join(missing)}, not installed "
-            "here. Run: pip install 'keras_wd[study]'"
+            f"here. Run: pip install 'keras_wd[{extra}]'"
         )

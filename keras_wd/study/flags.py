@@ -9,13 +9,18 @@ from keras_wd.study.method_flags import definers
 CHOICES = {
     "augment": ("auto", "true", "false"),
     "lr_schedule": ("constant", "cosine", "step"),
-    "decay": ("none", "l2", "l1", "lp", "proximal_lp", "group_lasso"),
+    "decay": (
+        *("none", "l2", "l1", "lp", "proximal_lp", "group_lasso"),
+        "path_norm",
+    ),
+    "kernel_constraint": ("none", "fixed_norm"),
     "decay_schedule": (
         "constant",
         "constant_timescale",
         "proportional",
         "warmup_hold",
         "stepwise",
+        "auto_l2",
     ),
     "coupling": ("decoupled", "independent", "coupled"),
     "dtype_policy": (
@@ -46,6 +51,7 @@ GROUPS = {
         "hidden_units",
         "bias",
         "batch_norm",
+        "kernel_constraint",
         "dtype_policy",
     ),
     "Training": (
@@ -128,6 +134,12 @@ def _define_data_and_network(values):
         False,
         "Batch normalization, without scale and shift, after every hidden "
         "layer.",
+    )
+    text(
+        "kernel_constraint",
+        "none",
+        "Keep the weights of every hidden unit at norm 1: fixed_norm, with "
+        "--batch_norm; or none.",
     )
     text(
         "dtype_policy",

@@ -24,7 +24,8 @@ def define_decay(values: flags.FlagValues) -> None:
         "decay",
         "lp",
         "The rule that shrinks weights: none, l2 (classic weight decay), l1, "
-        "lp and proximal_lp (p-norm decay), group_lasso (whole units).",
+        "lp and proximal_lp (p-norm decay), group_lasso (whole units), "
+        "path_norm (PathProx: on pairs of layers, coupled l2 on the rest).",
     )
     flags.DEFINE_float(
         "weight_decay",
@@ -40,7 +41,8 @@ def define_decay(values: flags.FlagValues) -> None:
         "constant",
         "Course of the rate: constant, constant_timescale (same shrinkage "
         "at any learning rate), proportional (to the learning rate), "
-        "warmup_hold (rises, then stays), stepwise (--decay_factors).",
+        "warmup_hold (rises, then stays), stepwise (--decay_factors), "
+        "auto_l2 (divided by 10 when training stalls).",
     )
     flags.DEFINE_float(
         "decay_warmup_epochs",

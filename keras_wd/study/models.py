@@ -7,10 +7,10 @@ import keras
 from keras import layers
 
 from keras_wd.study import networks
-from keras_wd.study import recipes
 from keras_wd.study.datasets import DataSet
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
+from keras_wd.study.rates import numbers
 
 _DENSE_LAYERS = (
     layers.InputLayer,
@@ -42,8 +42,9 @@ def make(settings: Mapping, data: DataSet) -> keras.Model:
         batch_norm=settings["batch_norm"],
         bias=settings["bias"],
         hidden_units=tuple(
-            recipes.numbers("hidden_units", settings["hidden_units"], int, 1)
+            numbers("hidden_units", settings["hidden_units"], int, 1)
         ),
+        fixed_norm=settings["kernel_constraint"] == "fixed_norm",
     )
     return networks.build(name, data.image_shape, data.classes, design)
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import keras
 from keras import layers
 
+from keras_wd.constraints import FixedNorm
+
 # Var(w) = 2 / (fan_in + fan_out), uniform.
 INITIALIZER = "glorot_uniform"
 
@@ -25,11 +27,18 @@ class Design:
         batch_norm: normalise after each hidden layer, before its ReLU.
         bias: give dense and convolutional layers biases.
         hidden_units: widths of the hidden layers (`mlp` alone).
+        fixed_norm: keep the weights of every hidden unit at norm 1.
     """
 
     batch_norm: bool = False
     bias: bool = True
     hidden_units: tuple[int, ...] = (256, 256)
+    fixed_norm: bool = False
+
+    @property
+    def constraint(self) -> FixedNorm | None:
+        """What the kernels of the hidden layers are kept to."""
+        return FixedNorm() if self.fixed_norm else None
 
 
 def mlp(inputs: keras.KerasTensor, design: Design) -> keras.KerasTensor:
@@ -106,6 +115,7 @@ def _dense(x, units, name, design):
         units,
         use_bias=design.bias,
         kernel_initializer=INITIALIZER,
+        kernel_constraint=design.constraint,
         name=name,
     )(x)
     return layers.ReLU(name=f"{name}_relu")(_normalize(x, name, design))
@@ -119,6 +129,7 @@ def _convolution(x, channels, name, design, size=3, strides=1, relu=True):
         padding="same",
         use_bias=design.bias,
         kernel_initializer=INITIALIZER,
+        kernel_constraint=design.constraint,
         name=name,
     )(x)
     x = _normalize(x, name, design)

@@ -5,19 +5,17 @@ import os
 from collections.abc import Mapping
 
 import keras
-from keras.optimizers import schedules as keras_schedules
 
-from keras_wd import decays
-from keras_wd import schedules
-from keras_wd import where
 from keras_wd.optimizers import KFAC
 from keras_wd.optimizers import WeightDecay
 from keras_wd.study import networks
+from keras_wd.study import rules
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
 from keras_wd.study.errors import unknown
-
-STEPS_AT = (0.3, 0.6, 0.9)  # of the run, as in the Three Mechanisms paper
+from keras_wd.study.rates import decay_rate
+from keras_wd.study.rates import learning_rate
+from keras_wd.study.rates import numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +49,6 @@ OPTIMIZERS = {
         {"weight_decay": None, "adam_weight_decay": None},
     ),
     "kfac": _Inner(KFAC, 0.03, 0.01),
-}
-
-RULES = {
-    "l2": decays.L2,
-    "l1": decays.L1,
-    "lp": decays.Lp,
-    "proximal_lp": decays.ProximalLp,
-    "group_lasso": decays.GroupLasso,
 }
 
 
@@ -130,33 +120,29 @@ def _check(settings):
             "--coupling=coupled has no meaning for a proximal step. Use "
             "--decay=lp, which adds the gradient of the same penalty"
         )
+    if (
+        settings["kernel_constraint"] == "fixed_norm"
+        and not (settings["batch_norm"])
+    ):
+        raise UsageError(
+            "--kernel_constraint=fixed_norm needs --batch_norm, without which "
+            "the norm of a kernel is part of what the network computes"
+        )
     numbers("hidden_units", settings["hidden_units"], int, 1)
     numbers("decay_factors", settings["decay_factors"], float, 0)
     if settings["where"] is not None:
-        selection(settings["where"])
-
-
-def numbers(flag: str, text: str | None, kind: type, minimum: int) -> list:
-    """A flag's list of numbers, checked; empty if the flag is not set."""
-    if text is None:
-        return []
-    try:
-        values = [kind(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or not all(minimum <= v < float("inf") for v in values):
-        word = "whole numbers" if kind is int else "numbers"
-        raise UsageError(
-            f"--{flag} must be {word} from {minimum} up, separated by "
-            f"commas. Received: --{flag}={text}"
-        )
-    return values
+        rules.selection(settings["where"])
 
 
 def optimizer(
-    settings: Mapping, steps_per_epoch: int
+    settings: Mapping, steps_per_epoch: int, model: keras.Model
 ) -> keras.optimizers.Optimizer:
     """The optimizer with its decay, not built.
+
+    Args:
+        settings: of the run.
+        steps_per_epoch: which the schedules depend on.
+        model: which the pairs of `--decay=path_norm` are read from.
 
     Raises:
         UsageError: if the core refuses the combination.
@@ -176,96 +162,10 @@ def optimizer(
         )
         if settings["decay"] == "none":
             return stepper
-        return WeightDecay(stepper, decay(settings, steps_per_epoch))
+        rate = decay_rate(settings, steps_per_epoch)
+        return WeightDecay(stepper, rules.decay(settings, rate, model))
     except ValueError as error:
         raise UsageError(
             f"--decay={settings['decay']} with "
             f"--optimizer={settings['optimizer']}: {first_line(error)}"
         ) from error
-
-
-def learning_rate(
-    settings: Mapping, steps_per_epoch: int
-) -> float | keras_schedules.LearningRateSchedule:
-    """The learning rate of `--lr_schedule` and `--warmup_epochs`."""
-    peak = settings["learning_rate"]
-    total = settings["epochs"] * steps_per_epoch
-    warmup = round((settings["warmup_epochs"] or 0) * steps_per_epoch)
-    if settings["lr_schedule"] == "step":
-        return keras_schedules.PiecewiseConstantDecay(
-            [round(share * total) for share in STEPS_AT],
-            [peak / 10**drops for drops in range(len(STEPS_AT) + 1)],
-        )
-    if settings["lr_schedule"] == "cosine":
-        if warmup:
-            return keras_schedules.CosineDecay(
-                0.0, total - warmup, warmup_target=peak, warmup_steps=warmup
-            )
-        return keras_schedules.CosineDecay(peak, total)
-    if warmup:  # a straight line to the peak, which then stays
-        return keras_schedules.PolynomialDecay(0.0, warmup, peak)
-    return peak
-
-
-def decay(settings: Mapping, steps_per_epoch: int) -> decays.Decay:
-    """The rule of `--decay` at the rate of `--decay_schedule`."""
-    arguments = {"p": settings["p"]} if settings["p"] is not None else {}
-    return RULES[settings["decay"]](
-        _rate(settings, steps_per_epoch),
-        where=selection(settings["where"]),
-        coupling=settings["coupling"],
-        name="weight_decay",
-        **arguments,
-    )
-
-
-def _rate(settings, steps_per_epoch):
-    rate = settings["weight_decay"]
-    peak = settings["learning_rate"]
-    kind = settings["decay_schedule"]
-    total = settings["epochs"] * steps_per_epoch
-    if kind == "constant" or rate == 0:
-        return rate
-    if kind == "warmup_hold":
-        steps = round(settings["decay_warmup_epochs"] * steps_per_epoch)
-        return schedules.WarmupHold(rate, max(1, steps))
-    if kind == "stepwise":
-        factors = numbers("decay_factors", settings["decay_factors"], float, 0)
-        return schedules.Stepwise(
-            [rate * factor for factor in factors],
-            max(1, -(-total // len(factors))),
-        )
-    following = learning_rate(settings, steps_per_epoch)
-    if kind == "proportional":
-        return schedules.ProportionalToLearningRate(rate, following, peak)
-    return schedules.ConstantTimescale(following, 1 / (peak * rate))
-
-
-def selection(text: str) -> where.Selection:
-    """The variables of `--where`: what is named, less what is after a ~.
-
-    >>> selection("hidden_*/kernel,~hidden_1/*")
-    (where.paths('hidden_*/kernel') & ~where.paths('hidden_1/*'))
-    """
-    parts = [part.strip() for part in text.split(",")]
-    wanted = [part for part in parts if not part.startswith("~")]
-    unwanted = [part[1:] for part in parts if part.startswith("~")]
-    chosen = _union(wanted or ["kernels"])
-    return chosen & ~_union(unwanted) if unwanted else chosen
-
-
-def _union(parts):
-    named = {"kernels": where.kernels(), "everything": where.everything()}
-    try:
-        union, *rest = (
-            named[part] if part in named else where.paths(part)
-            for part in parts
-        )
-    except ValueError as error:
-        raise UsageError(
-            "--where must be kernels, everything, or globs separated by "
-            "commas, such as 'hidden_*/kernel'; one of them is empty"
-        ) from error
-    for selected in rest:
-        union = union | selected
-    return union

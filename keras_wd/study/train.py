@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import keras
 
+from keras_wd.callbacks import AutoL2
 from keras_wd.callbacks import Curvature
 from keras_wd.study import batches
 from keras_wd.study import checkpoint
@@ -29,6 +30,7 @@ from keras_wd.study.logs import EpochLogs
 from keras_wd.study.logs import measure
 
 CURVATURE_BATCH = 256  # images, at most
+AUTO_L2_BATCH = 128
 INTERRUPTED = 130  # as a shell reports Ctrl-C
 
 
@@ -56,8 +58,20 @@ def main(arguments: Sequence[str]) -> int:
         return run(settings, data)
 
 
-def run(settings: Mapping, data: DataSet) -> int:
-    """Train on a data set, write the results, return the exit status."""
+def run(
+    settings: Mapping,
+    data: DataSet,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    picture: bool = True,
+) -> int:
+    """Train on a data set, write the results, return the exit status.
+
+    Args:
+        settings: of the run.
+        data: what to train on.
+        callbacks: whose logs go into the history as well.
+        picture: draw the course of the run, which takes a second.
+    """
     model = compiled_model(settings, data)
     epochs_done, seconds = 0, 0.0
     if settings["resume"]:
@@ -71,7 +85,7 @@ def run(settings: Mapping, data: DataSet) -> int:
         print(_announcement(settings, data, model, folder), flush=True)
     stored = checkpoint.Checkpoint(folder, seconds)
     try:
-        _fit(model, settings, data, folder, epochs_done, stored)
+        _fit(model, settings, data, folder, epochs_done, [*callbacks, stored])
     except KeyboardInterrupt:
         print(
             f"\nInterrupted. Continue with: keras-wd train "
@@ -82,7 +96,8 @@ def run(settings: Mapping, data: DataSet) -> int:
     summary = _summary(model, data, folder, stored.seconds)
     with files.replacing(os.path.join(folder, "model.keras")) as draft:
         model.save(draft)
-    report.draw(settings, folder, summary)
+    if picture:
+        report.draw(settings, folder, summary)
     report.write(summary, folder)
     checkpoint.remove(folder)
     report.show(settings, summary, folder)
@@ -105,7 +120,7 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     model = models.make(settings, data)
     steps = batches.steps_per_epoch(data, settings["batch_size"])
     model.compile(
-        recipes.optimizer(settings, steps),
+        recipes.optimizer(settings, steps, model),
         loss=models.loss(model),
         metrics=["accuracy"],
         jit_compile=models.jit_compile(model, settings["jit"]),
@@ -130,13 +145,13 @@ def curvature_of(settings: Mapping, data: DataSet) -> Curvature | None:
         return None
     size = min(CURVATURE_BATCH, len(data.train))
     return Curvature(
-        batches.CurvatureBatches(data, size, settings["seed"]),
+        batches.RandomBatches(data, size, settings["seed"]),
         every=settings["curvature_every"],
         invert_every=settings["invert_every"],
     )
 
 
-def _fit(model, settings, data, folder, epochs_done, stored):
+def _fit(model, settings, data, folder, epochs_done, callbacks):
     epochs = settings["epochs"]
     augment = settings["augment"] == "true" or (
         settings["augment"] == "auto" and data.is_colour
@@ -144,7 +159,7 @@ def _fit(model, settings, data, folder, epochs_done, stored):
     images, labels, size = batches.evaluation_arrays(data, data.validation)
     if epochs_done == epochs:
         return
-    curvature = curvature_of(settings, data)
+    *steering, stored = [*_steering(settings, data), *callbacks]
     model.fit(
         batches.training_batches(
             data,
@@ -161,7 +176,7 @@ def _fit(model, settings, data, folder, epochs_done, stored):
         validation_batch_size=size,
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
-            *([] if curvature is None else [curvature]),
+            *steering,
             EpochLogs(),
             history.writer(folder),
             keras.callbacks.TensorBoard(
@@ -170,6 +185,17 @@ def _fit(model, settings, data, folder, epochs_done, stored):
             stored,
         ],
     )
+
+
+def _steering(settings, data):
+    """The callbacks that belong to the optimizer and its decay."""
+    curvature = curvature_of(settings, data)
+    found = [] if curvature is None else [curvature]
+    if settings["decay_schedule"] == "auto_l2":
+        size = min(AUTO_L2_BATCH, len(data.train))
+        drawn = batches.RandomBatches(data, size, settings["seed"])
+        found.append(AutoL2(drawn, decay="weight_decay"))
+    return found
 
 
 def _summary(model, data, folder, seconds):

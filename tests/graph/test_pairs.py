@@ -313,8 +313,10 @@ def test_the_table_is_aligned_and_names_every_layer():
         sequential(dense(name="hidden"), layers.Dropout(0.1), dense(name="out"))
     )
     explanation = graph.explain(model)
-    lines = str(explanation).splitlines()
+    layers_table, weights_table = str(explanation).split("\n\n")
+    lines = layers_table.splitlines()
     assert len(lines) == 1 + len(explanation.rows) == 4
+    assert len(weights_table.splitlines()) == 1 + 4
     start = lines[0].index("with, or why not")
     assert all(line[start - 2 : start] == "  " for line in lines)
     assert lines[1].split() == "hidden Dense 1 input output layer: out".split()

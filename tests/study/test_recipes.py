@@ -5,7 +5,10 @@ import pytest
 from keras_wd import where
 from keras_wd.callbacks import Curvature
 from keras_wd.study import config
+from keras_wd.study import rates
 from keras_wd.study import recipes
+from keras_wd.study import rules
+from keras_wd.study.errors import UsageError
 
 STEPS = 10  # in an epoch
 
@@ -38,7 +41,7 @@ def _rates(rate, steps):
 )
 def test_learning_rate_at_start_one_epoch_half_and_end(flags, expected):
     settings = _settings("--learning_rate=0.1", *flags)
-    rate = recipes.learning_rate(settings, STEPS)
+    rate = rates.learning_rate(settings, STEPS)
     np.testing.assert_allclose(
         _rates(rate, (0, 10, 100, 200)), expected, rtol=1e-3, atol=1e-7
     )
@@ -70,7 +73,7 @@ def test_learning_rate_at_start_one_epoch_half_and_end(flags, expected):
 )
 def test_decay_rate_at_start_half_and_end(flags, expected):
     settings = _settings("--weight_decay=0.2", *flags)
-    decay = recipes.decay(settings, STEPS)
+    decay = decay_of(settings)
     np.testing.assert_allclose(
         _rates(decay.weight_decay, (0, 100, 199)),
         expected,
@@ -86,7 +89,7 @@ def test_every_optimizer_trains_with_a_decay(name):
     model = keras.Sequential(
         [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(2)]
     )
-    model.compile(recipes.optimizer(settings, STEPS), loss="mse")
+    model.compile(recipes.optimizer(settings, STEPS, model), loss="mse")
     before = model.get_weights()
     x, y = np.ones((8, 4)), np.ones((8, 2))
     measure = [Curvature(x)] if name == "kfac" else []
@@ -100,23 +103,23 @@ def test_every_optimizer_trains_with_a_decay(name):
     "name, coupling",
     [
         (name, coupling)
-        for name in recipes.RULES
-        for coupling in recipes.RULES[name].couplings
+        for name in rules.RULES
+        for coupling in rules.RULES[name].couplings
     ],
 )
 def test_every_rule_takes_the_flags(name, coupling):
     settings = _settings(
         f"--decay={name}", f"--coupling={coupling}", "--where=head/*"
     )
-    decay = recipes.decay(settings, STEPS)
-    assert type(decay) is recipes.RULES[name]
+    decay = decay_of(settings)
+    assert type(decay) is rules.RULES[name]
     assert decay.coupling == coupling
     assert decay.where == where.paths("head/*")
     assert getattr(decay, "p", 0.8) == 0.8
 
 
 def test_no_decay_is_the_plain_optimizer():
-    optimizer = recipes.optimizer(_settings("--decay=none"), STEPS)
+    optimizer = recipes.optimizer(_settings("--decay=none"), STEPS, None)
     assert type(optimizer) is keras.optimizers.Adam
 
 
@@ -134,4 +137,38 @@ def test_no_decay_is_the_plain_optimizer():
     ],
 )
 def test_selections(text, expected):
-    assert recipes.selection(text) == expected
+    assert rules.selection(text) == expected
+
+
+def decay_of(settings, model=None):
+    return rules.decay(settings, rates.decay_rate(settings, STEPS), model)
+
+
+def test_path_norm_is_path_prox_around_any_optimizer():
+    settings = _settings("--decay=path_norm", "--hidden_units=5,4")
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(5, "relu", name="hidden_1"),
+            keras.layers.Dense(4, "relu", name="hidden_2"),
+            keras.layers.Dense(3, name="logits"),
+        ]
+    )
+    pairs, rest = decay_of(settings, model)
+    assert [p.kernels for p in pairs.units] == [
+        ("hidden_1/kernel", "hidden_2/kernel")
+    ]
+    assert where.resolve(rest.where, model) == [model.layers[2].kernel.path]
+    assert rest.coupling == "coupled"
+    optimizer = recipes.optimizer(settings, STEPS, model)
+    assert type(optimizer.inner_optimizer) is keras.optimizers.Adam
+
+
+def test_auto_l2_starts_with_the_rate_as_a_number():
+    settings = _settings("--decay=l2", "--decay_schedule=auto_l2")
+    assert decay_of(settings).weight_decay == 0.1
+
+
+def test_a_fixed_norm_needs_a_normalization():
+    with pytest.raises(UsageError, match="fixed_norm needs --batch_norm"):
+        _settings("--kernel_constraint=fixed_norm")

@@ -1,0 +1,171 @@
+"""`keras-wd compare`: which decay, how much, and what it did."""
+
+import math
+import os
+import shlex
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from keras_wd.study import compare_flags
+from keras_wd.study import config
+from keras_wd.study import datasets
+from keras_wd.study import executors
+from keras_wd.study import files
+from keras_wd.study import grid
+from keras_wd.study import page
+from keras_wd.study import recipes
+from keras_wd.study import results
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import require
+from keras_wd.study.rates import numbers
+
+REPORT, TABLE = "report.html", "runs.csv"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compare as the flags say; return the exit status.
+
+    Raises:
+        UsageError: for a mistake in the flags, before anything is written.
+    """
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(compare_flags.help_text())
+        return 0
+    own, shared = compare_flags.split(arguments)
+    require("jinja2", "matplotlib", "rich", "tensorboard")
+    if own.executor == "ray":
+        require("ray", extra="ray")
+    cells = _cells(own)
+    settings = {cell: _settings(cell, shared) for cell in cells}
+    data = datasets.load(
+        settings[cells[0]]["dataset"], settings[cells[0]]["data_dir"]
+    )
+    folder = os.path.abspath(own.output_dir)
+    _check_folder(folder, settings)
+    files.make_folder(folder, "comparison")
+    problems = _compute(own, settings, folder)
+    runs = [
+        results.read(cell, where, problems.get(where, ""))
+        for cell in cells
+        for where in [results.folder_of(cell, folder)]
+    ]
+    results.write_table(runs, os.path.join(folder, TABLE))
+    first = settings[cells[0]]
+    sentences = page.write(
+        runs,
+        os.path.join(folder, REPORT),
+        title=f"Weight decay on {data.name}",
+        subtitle=_subtitle(first, own, data, runs),
+        command=shlex.join(["keras-wd", "compare", *arguments]),
+        environment=", ".join(
+            f"{name} {version}"
+            for name, version in config.environment().items()
+        ),
+    )
+    print()
+    for sentence in sentences:
+        print(f"- {sentence}")
+    print(f"\nIn {own.output_dir}: {REPORT}, {TABLE}, runs/", flush=True)
+    return 0 if any(run.status == "done" for run in runs) else 1
+
+
+def _cells(own):
+    rates = numbers("rates", own.rates, float, 0)
+    return grid.cells(
+        compare_flags.names("optimizers", own.optimizers, recipes.OPTIMIZERS),
+        compare_flags.names("decays", own.decays, grid.METHODS),
+        rates,
+        own.seeds,
+    )
+
+
+def _settings(cell: grid.Cell, shared: Sequence[str]) -> dict:
+    """The settings of one run, as `keras-wd train` has them."""
+    meaningful = [
+        flag
+        for flag in shared
+        if not flag.startswith("--p=") or cell.method == "lp"
+    ]
+    settings = config.from_command_line([*meaningful, *cell.flags])
+    return {
+        name: value
+        for name, value in settings.items()
+        if name not in ("output_dir", "resume", "config")
+    }
+
+
+def _check_folder(folder: str, settings: Mapping) -> None:
+    """Refuse a folder whose runs are not those of this comparison."""
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise UsageError(f"--output_dir={folder} is a file, not a folder")
+    for cell, wanted in settings.items():
+        path = os.path.join(results.folder_of(cell, folder), config.NAME)
+        if not os.path.exists(path):
+            continue
+        stored = config.read(path)["flags"]
+        differing = sorted(
+            f"--{name}"
+            for name in wanted
+            if name != "data_dir" and stored.get(name) != wanted[name]
+        )
+        if differing:
+            raise UsageError(
+                f"--output_dir={folder} has runs with other flags: "
+                f"{', '.join(differing)}. Choose another folder"
+            )
+
+
+def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
+    """Do all runs that are not done; returns what was wrong, by folder."""
+    from rich.progress import BarColumn
+    from rich.progress import MofNCompleteColumn
+    from rich.progress import Progress
+    from rich.progress import TextColumn
+    from rich.progress import TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn
+
+    jobs = []
+    for cell, wanted in settings.items():
+        where = results.folder_of(cell, folder)
+        if not os.path.exists(os.path.join(where, "summary.json")):
+            jobs.append((wanted, where))
+    done = len(settings) - len(jobs)
+    print(
+        f"{len(settings)} runs in {own.output_dir}"
+        + (f", {done} of them done before" if done else ""),
+        flush=True,
+    )
+    problems = {}
+    if not jobs:
+        return problems
+    compute = executors.EXECUTORS[own.executor]
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as progress:
+        task = progress.add_task("training", total=len(jobs))
+        for where, problem in compute(jobs, min(own.workers, len(jobs))):
+            name = os.path.basename(where)
+            if problem:
+                problems[where] = problem
+                progress.console.print(f"{name}: {problem}", markup=False)
+            progress.update(task, advance=1, description=name)
+    return problems
+
+
+def _subtitle(settings, own, data, runs):
+    done = sum(run.status == "done" for run in runs)
+    seconds = sum(run.numbers.get("seconds", 0.0) for run in runs)
+    network = os.path.basename(settings["model"])
+    if settings["batch_norm"]:
+        network += " with batch normalization"
+    return (
+        f"{network}; {len(data.train)} training images, {settings['epochs']} "
+        f"epochs, batches of {settings['batch_size']}; {done} of {len(runs)} "
+        f"runs complete, {own.seeds} seeds, "
+        f"{math.ceil(seconds / 60)} minutes of training"
+    )

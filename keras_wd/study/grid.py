@@ -1,0 +1,113 @@
+"""The runs of a comparison: every optimizer with every way of decaying."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+# What each way adds to the flags of `keras-wd train`.
+METHODS: dict[str, tuple[str, ...]] = {
+    "none": ("--decay=none",),
+    "coupled": ("--decay=l2", "--coupling=coupled"),
+    "decoupled": ("--decay=l2",),
+    "lp": ("--decay=lp",),
+    "path_prox": ("--decay=path_norm",),
+    "fixed_norm": ("--decay=none", "--kernel_constraint=fixed_norm"),
+    "auto_l2": ("--decay=l2", "--decay_schedule=auto_l2"),
+}
+WITHOUT_RATE = ("none", "fixed_norm")
+
+# Rates to start from on digits, by optimizer and method; those found best on
+# the validation images by `benchmarks/compare_rates.py`.
+RATES: dict[str, dict[str, float]] = {
+    "sgd": {
+        "coupled": 3e-3,
+        "decoupled": 3e-3,
+        "lp": 1e-3,
+        "path_prox": 1e-3,
+        "auto_l2": 3e-2,
+    },
+    "adam": {
+        "coupled": 1e-3,
+        "decoupled": 1.0,
+        "lp": 0.1,
+        "path_prox": 0.1,
+        "auto_l2": 3.0,
+    },
+    "kfac": {
+        "coupled": 1e-3,
+        "decoupled": 0.03,
+        "lp": 0.01,
+        "path_prox": 0.01,
+        "auto_l2": 0.3,
+    },
+}
+# In place of those of an optimizer that is not in the table.
+LIKE = "adam"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        optimizer: name of it, as in `keras-wd train`.
+        method: a key of `METHODS`.
+        weight_decay: the rate; None for a method without one.
+        seed: of the run.
+    """
+
+    optimizer: str
+    method: str
+    weight_decay: float | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A name for the folder of the run."""
+        rate = "" if self.weight_decay is None else f"-{self.weight_decay:g}"
+        return f"{self.optimizer}-{self.method}{rate}-seed{self.seed}"
+
+    @property
+    def flags(self) -> list[str]:
+        """What the run adds to the flags all runs share."""
+        rate = self.weight_decay
+        return [
+            f"--optimizer={self.optimizer}",
+            *METHODS[self.method],
+            *([] if rate is None else [f"--weight_decay={rate:g}"]),
+            f"--seed={self.seed}",
+        ]
+
+
+def cells(
+    optimizers: Sequence[str],
+    methods: Sequence[str],
+    rates: Sequence[float],
+    seeds: int,
+) -> list[Cell]:
+    """All runs, seed after seed, so that a part of them is a comparison.
+
+    Args:
+        optimizers: names of optimizers.
+        methods: keys of `METHODS`.
+        rates: of the decay; none for those of `RATES`.
+        seeds: how many runs of each.
+    """
+    return [
+        Cell(optimizer, method, rate, seed)
+        for seed, optimizer, method in itertools.product(
+            range(seeds), optimizers, methods
+        )
+        for rate in rates_of(optimizer, method, rates)
+    ]
+
+
+def rates_of(
+    optimizer: str, method: str, rates: Sequence[float]
+) -> Sequence[float | None]:
+    """The rates a method is tried with."""
+    if method in WITHOUT_RATE:
+        return [None]
+    known: Mapping = RATES.get(optimizer, RATES[LIKE])
+    return list(rates) or [known[method]]

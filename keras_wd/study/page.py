@@ -1,0 +1,138 @@
+"""The report of a comparison: one HTML file that needs nothing else."""
+
+import base64
+import pathlib
+from collections.abc import Sequence
+
+from keras_wd.study.charts import charts
+from keras_wd.study.files import replacing
+from keras_wd.study.findings import WORDS
+from keras_wd.study.findings import findings
+from keras_wd.study.results import Row
+from keras_wd.study.results import Run
+from keras_wd.study.results import chosen
+from keras_wd.study.results import rows
+
+_TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
+# Name of a number: (heading, format, format of its standard error).
+_NUMBERS = {
+    "test_accuracy": ("test accuracy", ".2%", ".2%"),
+    "test_loss": ("test loss", ".3f", ".3f"),
+    "sparsity": ("weights below 1e-13", ".1%", ".1%"),
+    "weight_norm": ("weight norm", ".1f", ".1f"),
+    "jacobian_norm": ("Jacobian norm²", ".3g", ".2g"),
+    "effective_learning_rate": ("last effective rate", ".2g", ".1g"),
+    "seconds": ("seconds", ".0f", ""),
+}
+
+
+def write(
+    runs: Sequence[Run],
+    path: str,
+    title: str,
+    subtitle: str,
+    command: str,
+    environment: str,
+) -> list[str]:
+    """Write the report; returns its findings.
+
+    Args:
+        runs: all runs of the comparison.
+        path: of the HTML file.
+        title: its heading.
+        subtitle: a line below it.
+        command: that repeats the comparison.
+        environment: versions, in a line.
+    """
+    import jinja2
+
+    environment_of_templates = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment_of_templates.from_string(
+        _TEMPLATE.read_text(encoding="utf-8")
+    )
+    every = rows(runs)
+    best = chosen(every)
+    sentences = findings(best)
+    text = template.render(
+        title=title,
+        subtitle=subtitle,
+        findings=sentences,
+        several_rates=len(every) > len(best),
+        header=["optimizer", "decay", "rate", *_headings(best), "runs"],
+        table=_table(best),
+        charts=[
+            {
+                "title": name,
+                "caption": caption,
+                "data": base64.b64encode(svg.encode()).decode(),
+            }
+            for name, caption, svg in charts(best)
+        ],
+        runs=[_run(run) for run in runs],
+        command=command,
+        environment=environment,
+    )
+    with replacing(path) as draft:
+        pathlib.Path(draft).write_text(text, encoding="utf-8")
+    return sentences
+
+
+def _known(best):
+    return [n for n in _NUMBERS if any(n in row.means for row in best)]
+
+
+def _headings(best):
+    return [_NUMBERS[name][0] for name in _known(best)]
+
+
+def _table(best: Sequence[Row]) -> list[dict]:
+    done = [row for row in best if row.done]
+    top = max((row.means["test_accuracy"].value for row in done), default=None)
+    table = []
+    for row in best:
+        rate = "–" if row.weight_decay is None else f"{row.weight_decay:g}"
+        cells = [
+            *map(_text, (row.optimizer, WORDS.get(row.method, "none"), rate)),
+            *(_cell(row, name) for name in _known(best)),
+            _text(_ended(row)),
+        ]
+        is_best = bool(row.done) and row.means["test_accuracy"].value == top
+        table.append({"cells": cells, "best": is_best})
+    return table
+
+
+def _cell(row, name):
+    mean = row.means.get(name)
+    if mean is None:
+        return _text("–")
+    _, form, error_form = _NUMBERS[name]
+    error = ""
+    if mean.error is not None and error_form:
+        error = format(mean.error, error_form)
+    return {"text": format(mean.value, form), "error": error}
+
+
+def _text(text):
+    return {"text": text, "error": ""}
+
+
+def _ended(row):
+    if not row.lost:
+        return str(len(row.done))
+    return f"{len(row.done)} of {len(row.done) + len(row.lost)}"
+
+
+def _run(run: Run) -> dict:
+    def number(name, form):
+        value = run.numbers.get(name)
+        return "–" if value is None else format(value, form)
+
+    return {
+        "name": run.cell.name,
+        "ended": run.status + (f": {run.problem}" if run.problem else ""),
+        "test": number("test_accuracy", ".2%"),
+        "validation": number("val_accuracy", ".2%"),
+        "seconds": number("seconds", ".1f"),
+    }

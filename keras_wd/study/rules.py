@@ -1,0 +1,83 @@
+"""From flags to a decay and the variables it acts on."""
+
+from collections.abc import Mapping
+
+import keras
+
+from keras_wd import decays
+from keras_wd import where
+from keras_wd.graph import homogeneous_units
+from keras_wd.study.errors import UsageError
+
+RULES = {
+    "l2": decays.L2,
+    "l1": decays.L1,
+    "lp": decays.Lp,
+    "proximal_lp": decays.ProximalLp,
+    "group_lasso": decays.GroupLasso,
+}
+
+
+def decay(
+    settings: Mapping, rate: object, model: keras.Model
+) -> decays.Decay | list[decays.Decay]:
+    """The rule of `--decay`.
+
+    Args:
+        settings: of the run.
+        rate: a number or a schedule.
+        model: which the pairs of `path_norm` are read from.
+    """
+    if settings["decay"] == "path_norm":
+        return _path_norm(rate, settings["coupling"], model)
+    arguments = {"p": settings["p"]} if settings["p"] is not None else {}
+    return RULES[settings["decay"]](
+        rate,
+        where=selection(settings["where"]),
+        coupling=settings["coupling"],
+        name="weight_decay",
+        **arguments,
+    )
+
+
+def _path_norm(rate, coupling, model):
+    """PathProx: the proximal step on pairs, coupled L2 on other kernels."""
+    units = homogeneous_units(model)
+    pairs = decays.PathNorm(rate, units, coupling=coupling, name="weight_decay")
+    rest = where.kernels() & ~where.paths(
+        *(path for pair in units for path in pair.kernels)
+    )
+    variables = model.trainable_variables
+    if not any(rest.picks(variable) for variable in variables):
+        return [pairs]
+    return [pairs, decays.L2(rate, rest, "coupled", name="rest")]
+
+
+def selection(text: str) -> where.Selection:
+    """The variables of `--where`: what is named, less what is after a ~.
+
+    >>> selection("hidden_*/kernel,~hidden_1/*")
+    (where.paths('hidden_*/kernel') & ~where.paths('hidden_1/*'))
+    """
+    parts = [part.strip() for part in text.split(",")]
+    wanted = [part for part in parts if not part.startswith("~")]
+    unwanted = [part[1:] for part in parts if part.startswith("~")]
+    chosen = _union(wanted or ["kernels"])
+    return chosen & ~_union(unwanted) if unwanted else chosen
+
+
+def _union(parts):
+    named = {"kernels": where.kernels(), "everything": where.everything()}
+    try:
+        union, *rest = (
+            named[part] if part in named else where.paths(part)
+            for part in parts
+        )
+    except ValueError as error:
+        raise UsageError(
+            "--where must be kernels, everything, or globs separated by "
+            "commas, such as 'hidden_*/kernel'; one of them is empty"
+        ) from error
+    for selected in rest:
+        union = union | selected
+    return union

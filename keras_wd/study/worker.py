@@ -1,0 +1,64 @@
+"""One run of a comparison, in a process of its own."""
+
+import contextlib
+import json
+import os
+import pathlib
+import sys
+import traceback
+from collections.abc import Mapping
+
+from keras_wd.callbacks import Mechanisms
+from keras_wd.study import config
+from keras_wd.study import datasets
+from keras_wd.study import report
+from keras_wd.study import train
+from keras_wd.study.errors import UsageError
+
+LOG = "log.txt"
+PROBES = 128  # validation images the Jacobian is measured on
+
+_data = {}
+
+
+def run(settings: Mapping, folder: str) -> str:
+    """Train in a folder, or go on there; returns what was wrong, or nothing.
+
+    Args:
+        settings: of the run.
+        folder: of the run; what is complete in it stays.
+    """
+    if report.read(folder) is not None:
+        return ""
+    os.makedirs(folder, exist_ok=True)
+    started = os.path.exists(os.path.join(folder, config.NAME))
+    settings = {**settings, "output_dir": folder, "resume": started}
+    key = (settings["dataset"], settings["data_dir"])
+    log = pathlib.Path(folder, LOG)
+    with open(log, "a", encoding="utf-8") as file:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            try:
+                if key not in _data:
+                    _data[key] = datasets.load(*key)
+                data = _data[key]
+                chosen = data.validation.take(slice(PROBES))
+                probe = Mechanisms(data.standardise(chosen.images))
+                train.run(settings, data, [probe], picture=False)
+            except UsageError as error:
+                return str(error)
+            except Exception as error:  # the other runs go on
+                traceback.print_exc()
+                return f"{type(error).__name__}: {error}. See {log}"
+    return ""
+
+
+def main() -> int:
+    """Runs as JSON lines on standard input; an answer line for each."""
+    for line in sys.stdin:
+        settings, folder = json.loads(line)
+        print(json.dumps(run(settings, folder)), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""`keras-wd compare` as a user runs it."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from keras_wd.__main__ import main
+
+FLAGS = (
+    "--optimizers=sgd",
+    "--decays=none,lp",
+    "--seeds=1",
+    "--epochs=2",
+    "--hidden_units=16",
+)
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags):
+        status = main(["compare", *flags])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+class Page(html.parser.HTMLParser):
+    """Tables and pictures of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.pictures, self._table = {}, [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "table":
+            self._table = self.tables.setdefault(attrs["id"], [])
+        elif tag == "tr" and self._table is not None:
+            self._table.append([])
+        elif tag in ("td", "th"):
+            self._table[-1].append("")
+        elif tag == "img":
+            self.pictures.append((attrs["alt"], attrs["src"]))
+
+    def handle_endtag(self, tag):
+        if tag == "table":
+            self._table = None
+
+    def handle_data(self, data):
+        if self._table and self._table[-1]:
+            self._table[-1][-1] += data.strip()
+
+
+def in_a_browser(path):
+    """The page as headless Chromium has it once it is loaded."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        # Where there is no browser, the file itself is read.
+        return path.read_text(encoding="utf-8")
+    return subprocess.run(
+        [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--dump-dom", path.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    ).stdout
+
+
+def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
+    status, out, _ = compare(*FLAGS)
+    assert status == 0
+    assert "The highest mean test accuracy is" in out
+    folder = tmp_path / "comparison"
+    page = Page(in_a_browser(folder / "report.html"))
+    header, *rows = page.tables["results"]
+    assert [row[:2] for row in rows] == [
+        ["sgd", "none"],
+        ["sgd", "p-norm decay"],
+    ]
+    with open(folder / "runs.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    column = header.index("test accuracy")
+    for row, run in zip(rows, runs, strict=True):
+        assert row[column] == f"{float(run['test_accuracy']):.2%}"
+    titles = [title for title, _ in page.pictures]
+    assert titles[:2] == ["Test accuracy", "Validation loss"]
+    assert "Effective learning rate" in titles and "Jacobian norm" in titles
+    for _, source in page.pictures:
+        assert source.startswith("data:image/svg+xml;base64,")
+
+    # Again: what is complete is not repeated, what is missing is made up.
+    (lost,) = (folder / "runs").glob("sgd-lp-*")
+    before = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")
+    }
+    (lost / "summary.json").unlink()
+    status, out, _ = compare(*FLAGS)
+    assert status == 0 and "1 of them done before" in out
+    after = {
+        path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")
+    }
+    changed = [path for path in after if after[path] != before[path]]
+    assert [path.parent for path in changed] == [lost]
+    with open(folder / "runs.csv", newline="") as file:
+        again = list(csv.DictReader(file))
+    for one, other in zip(runs, again, strict=True):
+        assert one["test_loss"] == other["test_loss"]
+
+    # Other flags do not mix with the runs that are there.
+    status, _, errors = compare(*FLAGS[:-1], "--hidden_units=17")
+    assert status == 2
+    assert "has runs with other flags: --hidden_units. Choose" in errors
+
+
+def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
+    status, out, _ = compare(
+        *FLAGS[:1], "--decays=none,decoupled", *FLAGS[2:],
+        "--rates=1e30", "--nobatch_norm",
+    )  # fmt: skip
+    assert status == 0
+    assert "with decoupled decay at 1e+30 1 diverged" in out
+    stored = tmp_path / "comparison" / "runs" / "sgd-decoupled-1e+30-seed0"
+    assert (
+        json.loads((stored / "summary.json").read_text())["test_loss"] is None
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--optimizers=sdg"], r"--optimizers must be one of sgd.*mean 'sgd'"),
+        (["--decays=none,l2"], "--decays must be one of none, coupled"),
+        (["--decays=none,none"], "--decays must be distinct names"),
+        (["--seeds=0"], "--seeds must be a positive integer"),
+        (["--rates=-1"], "--rates must be numbers from 0 up"),
+        (["--executor=slurm"], "--executor must be one of local, ray"),
+        (["--optimizer=sgd"], "is what the comparison varies. Use --optimi"),
+        (["--seed=3"], "is what the comparison varies. Use --seeds"),
+        (["--weight_decay=3"], "comparison varies. Use --rates"),
+        (["--epoch=3"], "--epoch=3 is not a flag of compare. .*'--epochs'"),
+        (["--epochs"], "--epochs needs a value, as in --epochs=VALUE"),
+        (["--epochs=0"], "--epochs must be a positive integer"),
+        (["--dataset=digist"], "--dataset=digist is not a data set"),
+        (["--output_dir=file"], "--output_dir=.*file.* is a file"),
+        (
+            ["--decays=fixed_norm", "--nobatch_norm"],
+            "fixed_norm needs --batch_norm",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    compare, tmp_path, flags, message
+):
+    (tmp_path / "file").write_text("")
+    status, _, errors = compare(*flags)
+    assert status == 2
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("keras-wd compare: ")
+    assert re.search(message, errors), errors
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_help_lists_the_flags(compare):
+    status, out, _ = compare("--help")
+    assert status == 0
+    for flag in ("--optimizers [sgd,adam,kfac]", "--seeds [3]", "--executor"):
+        assert flag in out
