@@ -14,6 +14,10 @@ COMMANDS = {
         "Compare optimizers and weight decays; write a report.",
     ),
     "train": ("keras_wd.study.train", "Train a network with a weight decay."),
+    "tune": (
+        "keras_wd.study.tune",
+        "Predict the best weight decay for a number of steps.",
+    ),
     "compact": ("keras_wd.study.compact", "Remove the dead units of a model."),
 }
 

@@ -15,6 +15,7 @@ from keras_wd.study.errors import first_line
 from keras_wd.study.errors import unknown
 from keras_wd.study.flags import CHOICES
 from keras_wd.study.flags import GROUPS
+from keras_wd.study.flags import define
 
 
 def parse(
@@ -44,6 +45,47 @@ def parse(
         )
     _check(values)
     return {name for name in values if values[name].present > before[name]}
+
+
+def split(
+    own: flags.FlagValues,
+    arguments: Sequence[str],
+    refused: Mapping[str, str],
+    defaults: Mapping[str, str],
+    command: str,
+) -> list[str]:
+    """Set a command's own flags; return those it passes on to `train`.
+
+    Args:
+        own: the flags of the command itself.
+        arguments: the command line; values are given as in --name=value.
+        refused: names of flags of `train`, and what is said of them.
+        defaults: of flags of `train` that are not given.
+        command: its name.
+
+    Raises:
+        UsageError: naming the flag, in one line.
+    """
+    train = define()
+    mine, passed, given = [], [], set()
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        plain = name if name in train else name.removeprefix("no")
+        if name in own:
+            mine.append(argument)
+        elif plain in refused:
+            raise UsageError(f"--{plain} {refused[plain]}")
+        elif plain not in train:
+            hint = did_you_mean(f"--{name}", [f"--{f}" for f in (*own, *train)])
+            raise UsageError(f"{argument} is not a flag of {command}{hint}")
+        elif "=" not in argument and not train[plain].boolean:
+            raise UsageError(f"{argument} needs a value, as in --{name}=VALUE")
+        else:
+            passed.append(argument)
+            given.add(plain)
+    parse(own, mine, command)
+    missing = [name for name in defaults if name not in given]
+    return passed + [f"--{name}={defaults[name]}" for name in missing]
 
 
 def _illegal(values, error):

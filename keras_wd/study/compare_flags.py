@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from keras_wd.errors import did_you_mean
 from keras_wd.study import command_line
 from keras_wd.study import executors
 from keras_wd.study import grid
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import unknown
-from keras_wd.study.flags import define as define_train
 
 # Flags of `train` that the grid sets, or that belong to a single run.
 OF_A_RUN = (
@@ -21,6 +19,12 @@ OF_A_RUN = (
 )
 # Another default than in `train`.
 DEFAULTS = {"epochs": "20", "batch_size": "64", "batch_norm": "true"}
+_DECAYS = "--decays"
+_IN_PLACE = {
+    "optimizer": "--optimizers",
+    "seed": "--seeds",
+    "weight_decay": "--rates",
+}
 _SUMMARY = (
     "Train a network with several optimizers, each with several ways of "
     "decaying its weights and from several seeds, and write a report of what "
@@ -75,45 +79,15 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     Raises:
         UsageError: naming the flag, in one line.
     """
+    refused = {}
+    for name in OF_A_RUN:
+        other = _IN_PLACE.get(name, _DECAYS)
+        refused[name] = f"is what the comparison varies. Use {other}"
     own = define()
-    mine, shared = [], []
-    train = define_train()
-    for argument in arguments:
-        name = argument.lstrip("-").partition("=")[0]
-        if name in own:
-            mine.append(argument)
-            continue
-        if name.removeprefix("no") in OF_A_RUN or name in OF_A_RUN:
-            other = {
-                "optimizer": "--optimizers",
-                "seed": "--seeds",
-                "weight_decay": "--rates",
-            }.get(name, "--decays")
-            raise UsageError(
-                f"--{name} is what the comparison varies. Use {other}"
-            )
-        if name not in train and name.removeprefix("no") not in train:
-            known = [f"--{flag}" for flag in (*own, *train)]
-            hint = did_you_mean(f"--{name}", known)
-            raise UsageError(f"{argument} is not a flag of compare{hint}")
-        if "=" not in argument and not _is_switch(train, name):
-            raise UsageError(f"{argument} needs a value, as in --{name}=VALUE")
-        shared.append(argument)
-    command_line.parse(own, mine, "compare")
+    shared = command_line.split(own, arguments, refused, DEFAULTS, "compare")
     if own.executor not in executors.EXECUTORS:
         raise unknown("executor", own.executor, executors.EXECUTORS)
-    given = {a.lstrip("-").partition("=")[0].removeprefix("no") for a in shared}
-    shared += [
-        f"--{name}={default}"
-        for name, default in DEFAULTS.items()
-        if name not in given
-    ]
     return own, shared
-
-
-def _is_switch(values, name):
-    flag = values[name] if name in values else values[name.removeprefix("no")]
-    return flag.boolean
 
 
 def names(flag: str, text: str, known: Iterable[str]) -> list[str]:
@@ -139,12 +113,13 @@ def help_text() -> str:
             "usage: keras-wd compare [--flag=value ...]",
             "",
             *command_line.wrapped(_SUMMARY),
-            *(line for line in lines),
+            *lines,
             "",
             *command_line.wrapped(
                 "Every other flag of keras-wd train that is not varied here "
                 "applies to all runs, such as --dataset, --model, --epochs "
-                "(here 20), --batch_size (here 64), --batch_norm (here on; --nobatch_norm)."
+                "(here 20), --batch_size (here 64), --batch_norm (here on; "
+                "--nobatch_norm)."
             ),
         ]
     )
