@@ -1,0 +1,119 @@
+"""The predicted decay beside a grid of decays, for three budgets, on digits.
+
+    python benchmarks/tune_digits.py [--budgets 500 1000 2000] [--seeds 5]
+
+For every budget: `tune.predict_weight_decay` from its short runs, then a grid
+of seven decays around no particular place (1e-4 to 0.1, half a decade apart)
+and the predicted one, each trained for the whole budget from the same seeds.
+Prints the test losses, whether the predicted decay is within one standard
+error (of the paired difference) of the best of the grid, and what the
+prediction cost as a part of the grid. The grid is judged on the test images,
+which favours its best: it is an upper bound.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keras
+import numpy as np
+from digits import digits
+from keras import layers
+
+from keras_wd import optimizers
+from keras_wd import tune
+
+GRID = 10.0 ** np.arange(-4.0, -0.75, 0.5)
+TRAINING, BATCH, LEARNING_RATE = 400, 64, 0.3
+
+
+def model_fn(weight_decay):
+    """The bias-free network 64-256-256-10 of the law."""
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            *(layers.Dense(256, "relu", use_bias=False) for _ in range(2)),
+            layers.Dense(10, use_bias=False),
+        ]
+    )
+    model.compile(
+        optimizers.SGDW(LEARNING_RATE, weight_decay),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=True,
+    )
+    return model
+
+
+def losses(weight_decay, steps, seeds, train, test):
+    """The test loss at the end of the budget, for every seed."""
+    found = []
+    for seed in range(seeds):
+        keras.utils.set_random_seed(1000 + seed)
+        model = model_fn(weight_decay)
+        rng = np.random.default_rng(seed)
+        order = rng.permuted(
+            np.tile(np.arange(TRAINING), (-(-steps * BATCH // TRAINING), 1)),
+            axis=1,
+        ).ravel()[: steps * BATCH]
+        model.fit(
+            train[0][order],
+            train[1][order],
+            batch_size=BATCH,
+            shuffle=False,
+            verbose=0,
+        )
+        found.append(model.evaluate(*test, verbose=0)[0])
+    return np.array(found)
+
+
+def compare(steps, seeds, runs, train, validation, test):
+    """One budget: print its rows; return whether the prediction held."""
+    prediction = tune.predict_weight_decay(
+        model_fn, train, steps, validation, runs=runs, batch_size=BATCH
+    )
+    print(f"\n{steps} steps\n{prediction}")
+    grid = {rate: losses(rate, steps, seeds, train, test) for rate in GRID}
+    best = min(grid, key=lambda rate: grid[rate].mean())
+    for rate, values in grid.items():
+        mark = "  best of the grid" if rate == best else ""
+        print(f"  decay {rate:<9.2g} test loss {values.mean():.4f}{mark}")
+    if prediction.weight_decay is None:
+        return False
+    chosen = losses(prediction.weight_decay, steps, seeds, train, test)
+    difference = chosen - grid[best]
+    error = difference.std(ddof=1) / np.sqrt(seeds)
+    cost = sum(probe.steps[-1] for probe in prediction.probes)
+    within = difference.mean() <= error
+    print(
+        f"  decay {prediction.weight_decay:<9.2g} test loss "
+        f"{chosen.mean():.4f}  predicted: {difference.mean():+.4f} from the "
+        f"best, standard error {error:.4f}, "
+        f"{'within' if within else 'not within'} one; cost "
+        f"{cost / (len(GRID) * steps):.2f} of one pass over the grid"
+    )
+    return within
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--budgets", type=int, nargs="+", default=[500, 1000, 2000]
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    (x, y), test = digits()
+    train = x[:TRAINING], y[:TRAINING]
+    validation = x[TRAINING:], y[TRAINING:]
+    held = [
+        compare(steps, arguments.seeds, arguments.runs, train, validation, test)
+        for steps in arguments.budgets
+    ]
+    print(f"\n{sum(held)} of {len(held)} budgets within one standard error")
+
+
+if __name__ == "__main__":
+    main()
