@@ -173,7 +173,7 @@ def predict_weight_decay(
     horizon = check_number("horizon", horizon, above=0)
     if weight_decay is not None:
         weight_decay = check_number("weight_decay", weight_decay, above=0)
-    learning_rate = _learning_rate(model_fn(weight_decay or 0.0))
+    learning_rate = _constant_rate(model_fn(weight_decay or 0.0))
     if weight_decay is None:
         weight_decay = horizon / (learning_rate * max(steps // 2, measurements))
     probes = []
@@ -218,7 +218,7 @@ class _Endless(keras.utils.PyDataset):
         return tuple(part for part in parts if part is not None)
 
 
-def _learning_rate(model):
+def _constant_rate(model):
     """The constant learning rate of what `model_fn` returned."""
     optimizer = getattr(model, "optimizer", None)
     found = chain(optimizer)
@@ -234,7 +234,8 @@ def _learning_rate(model):
             "`model_fn` must return a model with a constant learning rate, "
             "for which the law holds. Received: a schedule."
         )
-    return float(rate)
+    # The shortest decimal of the float32: 0.1 and not 0.10000000149.
+    return float(str(np.float32(rate)))
 
 
 def _probe(seed, steps, losses, pace):

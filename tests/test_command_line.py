@@ -271,7 +271,7 @@ def test_usage_lists_the_commands(arguments, status, capsys):
 def test_an_unknown_command_is_refused_with_the_choices(capsys):
     assert main(["trian"]) == 2
     errors = capsys.readouterr().err
-    assert "Choose one of: train" in errors
+    assert "Choose one of: compare, train, tune" in errors
     assert "Did you mean 'train'" in errors
 
 

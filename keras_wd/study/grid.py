@@ -18,7 +18,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 WITHOUT_RATE = ("none", "fixed_norm")
 
 # Rates to start from on digits, by optimizer and method; those found best on
-# the validation images by `benchmarks/compare_rates.py`.
+# the validation images with `keras-wd compare --rates=...`.
 RATES: dict[str, dict[str, float]] = {
     "sgd": {
         "coupled": 3e-3,
