@@ -184,7 +184,7 @@ def sphere(seeds):
 
     The network and data of `slopes`, SGD at 0.1 with decay 0.03, 4000 steps;
     "held" starts from the same weights, every kernel at the norm it has in
-    that run at the end (mean of the second half), without decay and with
+    that run at the end (of the mean 1 / norm^2 in its second half), without decay and with
     `FixedNorm`, which keeps it there. Training losses are means of the second
     half of the steps. "Without decay" has neither. The time is that from
     twice the norms of equilibrium to a tenth above them (of the geometric
@@ -211,7 +211,9 @@ def sphere(seeds):
         decaying.start(seed, lr, decay=decay)
         norms = Norms()
         found = second_half(decaying, norms)
-        ends = np.mean(norms.seen[epochs // 2 :], axis=0)
+        # Of the same mean effective learning rate.
+        half = np.array(norms.seen[epochs // 2 :])
+        ends = np.mean(half**-2, axis=0) ** -0.5
 
         decaying.start(seed, lr, decay=decay)
         decaying.scale(2 * ends / start)

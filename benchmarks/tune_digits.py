@@ -1,6 +1,6 @@
 """The predicted decay beside a grid of decays, for three budgets, on digits.
 
-    python benchmarks/tune_digits.py [--budgets 500 1000 2000] [--seeds 5]
+    python benchmarks/tune_digits.py [--budgets 4000 8000 16000] [--seeds 5]
 
 For every budget: `tune.predict_weight_decay` from its short runs, then a grid
 of seven decays around no particular place (1e-4 to 0.1, half a decade apart)
@@ -12,6 +12,7 @@ which favours its best: it is an upper bound.
 """
 
 import argparse
+import functools
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,52 +21,59 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import keras
 import numpy as np
 from digits import digits
-from keras import layers
+from laws_digits import LOSS
+from laws_digits import Trainer
+from laws_digits import plain
 
+from keras_wd import decays
 from keras_wd import optimizers
 from keras_wd import tune
 
 GRID = 10.0 ** np.arange(-4.0, -0.75, 0.5)
 TRAINING, BATCH, LEARNING_RATE = 400, 64, 0.3
+# Steps in one compiled call: every budget is a multiple.
+AT_ONCE = 20
 
 
 def model_fn(weight_decay):
     """The bias-free network 64-256-256-10 of the law."""
-    model = keras.Sequential(
-        [
-            keras.Input((64,)),
-            *(layers.Dense(256, "relu", use_bias=False) for _ in range(2)),
-            layers.Dense(10, use_bias=False),
-        ]
-    )
+    model = plain(256)
     model.compile(
         optimizers.SGDW(LEARNING_RATE, weight_decay),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        LOSS,
         metrics=["accuracy"],
         jit_compile=True,
+        steps_per_execution=AT_ONCE,
     )
     return model
+
+
+@functools.cache
+def trainer():
+    inner = keras.optimizers.SGD(LEARNING_RATE)
+    optimizer = optimizers.WeightDecay(inner, decays.L2(0.0))
+    return Trainer(lambda: plain(256), optimizer, BATCH, AT_ONCE)
 
 
 def losses(weight_decay, steps, seeds, train, test):
     """The test loss at the end of the budget, for every seed."""
     found = []
     for seed in range(seeds):
-        keras.utils.set_random_seed(1000 + seed)
-        model = model_fn(weight_decay)
+        trainer().start(1000 + seed, LEARNING_RATE, decay=weight_decay)
         rng = np.random.default_rng(seed)
         order = rng.permuted(
             np.tile(np.arange(TRAINING), (-(-steps * BATCH // TRAINING), 1)),
             axis=1,
         ).ravel()[: steps * BATCH]
+        model = trainer().model
         model.fit(
             train[0][order],
             train[1][order],
-            batch_size=BATCH,
+            BATCH,
             shuffle=False,
             verbose=0,
         )
-        found.append(model.evaluate(*test, verbose=0)[0])
+        found.append(model.evaluate(*test, len(test[0]), verbose=0)[0])
     return np.array(found)
 
 
@@ -74,7 +82,7 @@ def compare(steps, seeds, runs, train, validation, test):
     prediction = tune.predict_weight_decay(
         model_fn, train, steps, validation, runs=runs, batch_size=BATCH
     )
-    print(f"\n{steps} steps\n{prediction}")
+    print(f"\n{steps} steps\n{prediction}", flush=True)
     grid = {rate: losses(rate, steps, seeds, train, test) for rate in GRID}
     best = min(grid, key=lambda rate: grid[rate].mean())
     for rate, values in grid.items():
@@ -100,7 +108,7 @@ def compare(steps, seeds, runs, train, validation, test):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--budgets", type=int, nargs="+", default=[500, 1000, 2000]
+        "--budgets", type=int, nargs="+", default=[4000, 8000, 16000]
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=3)
