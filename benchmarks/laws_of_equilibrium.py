@@ -184,11 +184,11 @@ def sphere(seeds):
 
     The network and data of `slopes`, SGD at 0.1 with decay 0.03, 4000 steps;
     "held" starts from the same weights, every kernel at the norm it has in
-    that run at the end (of the mean 1 / norm^2 in its second half), without decay and with
-    `FixedNorm`, which keeps it there. Training losses are means of the second
-    half of the steps. "Without decay" has neither. The time is that from
-    twice the norms of equilibrium to a tenth above them (of the geometric
-    mean of the layers), of which only the order is expected.
+    that run at the end (of the mean 1 / norm^2 in its second half), without
+    decay and with `FixedNorm`, which keeps it there. Training losses are
+    means of the second half of the steps. "Without decay" has neither. The
+    time is that from twice the norms of equilibrium to a tenth above them (of
+    the geometric mean of the layers), of which only the order is expected.
     """
     lr, decay, epochs = 0.1, 0.03, 160
     decaying = Trainer(
