@@ -5,9 +5,10 @@
 For every budget: `tune.predict_weight_decay` from its short runs, then a grid
 of seven decays around no particular place (1e-4 to 0.1, half a decade apart)
 and the predicted one, each trained for the whole budget from the same seeds.
-Prints the test losses, whether the predicted decay is within one standard
-error (of the paired difference) of the best of the grid, and what the
-prediction cost as a part of one pass over the grid. The grid is judged on the
+Prints the test losses, whether that of the predicted decay is within one
+standard error of the best of the grid (that of the mean over the seeds; the
+error of the paired difference is printed too), and what the prediction cost as
+a part of one pass over the grid. The grid is judged on the
 test images, which favours its best: it is an upper bound.
 """
 
@@ -92,13 +93,14 @@ def compare(steps, seeds, train, validation, test):
         return False
     chosen = losses(prediction.weight_decay, steps, seeds, train, test)
     difference = chosen - grid[best]
-    error = difference.std(ddof=1) / np.sqrt(seeds)
+    error = grid[best].std(ddof=1) / np.sqrt(seeds)
+    paired = difference.std(ddof=1) / np.sqrt(seeds)
     cost = sum(probe.steps[-1] for probe in prediction.probes)
     within = difference.mean() <= error
     print(
         f"  decay {prediction.weight_decay:<9.2g} test loss "
         f"{chosen.mean():.4f}  predicted: {difference.mean():+.4f} from the "
-        f"best, standard error {error:.4f}, "
+        f"best +-{paired:.4f}, whose standard error is {error:.4f}: "
         f"{'within' if within else 'not within'} one; cost "
         f"{cost / (len(GRID) * steps):.2f} of one pass over the grid"
     )

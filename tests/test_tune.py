@@ -76,7 +76,7 @@ def test_a_law_that_does_not_hold_is_told():
     # One that grows with the steps is not taken further.
     found = tune.predict(probes_of(lambda t: 1e-3 * (t / 400)), 4000, 0.5)
     assert found.power > 0.8
-    assert found.weight_decay == pytest.approx(1e-3, rel=0.2)
+    assert 2.5e-4 < found.weight_decay < 1e-3
 
 
 def test_noise_widens_the_range():

@@ -187,6 +187,7 @@ def predict(
     slope_error = rest / (np.std(ages) * math.sqrt(count))
     error = math.hypot(rest, slope_error * far)
     used = min(0.0, max(-1.0, power))
+    end = np.mean(bests - used * ages)
     center = math.exp(end + used * far)
     if not _LAW[0] <= power <= _LAW[1]:
         findings.insert(
