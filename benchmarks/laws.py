@@ -59,7 +59,8 @@ def main():
                 print(f"  {column:9s} {cell}")
             print(flush=True)
         if arguments.write:
-            command = f"python benchmarks/laws.py {name} --write docs/laws.md"
+            given = f"{name} --seeds {arguments.seeds}"
+            command = f"python benchmarks/laws.py {given} --write docs/laws.md"
             write(arguments.write, title, command, about, rows)
 
 
