@@ -5,84 +5,115 @@ import json
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
 from keras import layers
 
 from keras_wd import optimizers
 from keras_wd import tune
 from keras_wd.__main__ import main
-from keras_wd.tune import _concluded
-from keras_wd.tune import _probe
 
 STEPS = np.arange(10, 410, 10)
+DECAYS = np.geomspace(1e-4, 1e-1, 7)
 
 
-def losses(best, noise=0.0, seed=0):
-    """Validation losses with their least value at a step."""
+def probes_of(best, noise=0.0, seed=0):
+    """Probes whose best decay after t steps is `best(t)`."""
     rng = np.random.default_rng(seed)
-    return np.square(np.log(STEPS / best)) + 1 + noise * rng.normal(size=40)
-
-
-def test_the_peak_of_a_probe_is_where_its_loss_is_least():
-    probe = _probe(3, STEPS, losses(150), pace=0.02)
-    assert probe.peak == pytest.approx(150, abs=10)
-    assert probe.constant == pytest.approx(0.02 * probe.peak)
-    assert (probe.seed, probe.reason) == (3, "")
+    return [
+        tune.Probe.of(
+            decay,
+            STEPS,
+            1
+            + 0.1 * np.log(decay / best(STEPS)) ** 2
+            + noise * rng.normal(size=40),
+        )
+        for decay in DECAYS
+    ]
 
 
 def test_single_measurements_are_smoothed():
-    values = losses(150)
-    values[30] = 0.5
-    assert _probe(0, STEPS, values, 0.02).peak == pytest.approx(150, abs=10)
+    losses = np.ones(40)
+    losses[20] = 6.0
+    probe = tune.Probe.of(0.1, STEPS, losses)
+    np.testing.assert_allclose(probe.smoothed[18:23], 2.0)
+    np.testing.assert_allclose(probe.smoothed[:18], 1.0)
+    np.testing.assert_array_equal(probe.losses, losses)
+
+
+@given(
+    constant=st.floats(0.1, 0.6),
+    power=st.floats(-1.0, 0.0),
+    budget=st.integers(400, 8000),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_power_of_the_probes_leads_to_the_budget(constant, power, budget):
+    def best(t):
+        return constant / 200 * (t / 200) ** power
+
+    found = tune.predict(probes_of(best), budget, learning_rate=0.5)
+    # Running means at the ends and five to the decade: not quite exact.
+    assert found.power == pytest.approx(power, abs=0.08)
+    assert found.weight_decay == pytest.approx(best(budget), rel=0.25)
+    assert found.low <= found.weight_decay <= found.high
+
+
+def test_a_law_that_holds_gives_its_constant():
+    found = tune.predict(
+        probes_of(lambda t: 0.6 / (0.5 * t)), 4000, learning_rate=0.5
+    )
+    assert found.holds and found.findings == ()
+    assert found.constant == pytest.approx(0.6, rel=0.1)
+    assert found.weight_decay == pytest.approx(0.6 / (0.5 * 4000), rel=0.2)
+
+
+def test_a_law_that_does_not_hold_is_told():
+    found = tune.predict(probes_of(lambda t: 3e-3 + 0 * t), 4000, 0.5)
+    assert not found.holds
+    assert found.weight_decay == pytest.approx(3e-3, rel=0.05)
+    assert "does not hold in the probes: the power is" in str(found)
+    # One that grows with the steps is not taken further.
+    found = tune.predict(probes_of(lambda t: 1e-3 * (t / 400)), 4000, 0.5)
+    assert found.power > 0.8
+    assert 2.5e-4 < found.weight_decay < 1e-3
+
+
+def test_noise_widens_the_range():
+    widths = []
+    for noise in (0.0, 0.02):
+        probes = probes_of(lambda t: 1e-3 * (t / 400) ** -0.5, noise)
+        found = tune.predict(probes, 4000, 0.5)
+        widths.append(np.log(found.high / found.low))
+        assert found.low < 1e-3 * 10**-0.5 * 1.5
+        assert found.high > 1e-3 * 10**-0.5 / 1.5
+    assert widths[0] < widths[1]
 
 
 @pytest.mark.parametrize(
-    "values, reason",
+    "best, message",
     [
-        (losses(1000), "the loss still falls at its end"),
-        (losses(1), "the loss rises from the start"),
-        (np.full(40, np.nan), "the run diverged"),
+        (1e-6, "least at the smallest decay that was tried, 0.0001"),
+        (9.0, "least at the largest decay that was tried, 0.1"),
     ],
 )
-def test_a_probe_without_a_peak_says_why(values, reason):
-    probe = _probe(0, STEPS, values, 0.02)
-    assert probe.peak is None and reason in probe.reason
-    prediction = _concluded([probe], [1.0], 1000, 0.1, 0.2)
-    assert prediction.weight_decay is None and not prediction.holds
-    assert "The law does not hold" in str(prediction)
+def test_a_best_decay_outside_is_not_given(best, message):
+    found = tune.predict(probes_of(lambda t: best + 0 * t), 4000, 0.5)
+    assert found.weight_decay is None and not found.holds
+    assert message in str(found)
 
 
-def test_the_decay_is_the_constant_over_learning_rate_and_budget():
-    probes = [
-        _probe(i, STEPS, losses(b), 0.02) for i, b in enumerate((100, 200))
-    ]
-    prediction = _concluded(probes, [1.0, 1.0], 5000, 0.1, 0.2)
-    constants = [probe.constant for probe in probes]
-    center = np.sqrt(constants[0] * constants[1])
-    assert prediction.holds and prediction.findings == ()
-    assert prediction.constant == pytest.approx(center)
-    assert prediction.weight_decay == pytest.approx(center / (0.1 * 5000))
-    error = np.hypot(
-        np.std(np.log(constants), ddof=1) / np.sqrt(2),
-        0.02 * 10 / center / np.sqrt(12),
-    )
-    assert prediction.high / prediction.weight_decay == pytest.approx(
-        np.exp(2 * error)
-    )
-    assert prediction.weight_decay / prediction.low == pytest.approx(
-        np.exp(2 * error)
-    )
-
-
-def test_what_speaks_against_the_law_is_said():
-    probes = [
-        _probe(0, STEPS, losses(100), 0.02),
-        _probe(1, STEPS, losses(9999), 0.02),
-    ]
-    prediction = _concluded(probes, [0.7, 0.6], 5000, 0.1, 0.2)
-    assert prediction.weight_decay is not None and not prediction.holds
-    text = str(prediction)
-    assert "does not hold in 1 of 2 probes" in text
-    assert "fitted to 70.0% at most" in text
+def test_runs_that_diverge_are_left_out():
+    probes = probes_of(lambda t: 1e-3 + 0 * t)
+    for i in (5, 6):
+        losses = np.full(40, np.nan)
+        probes[i] = tune.Probe.of(DECAYS[i], STEPS, losses)
+    found = tune.predict(probes, 4000, 0.5)
+    assert found.weight_decay == pytest.approx(1e-3, rel=0.05)
+    lost = [tune.Probe.of(p.weight_decay, STEPS, losses) for p in probes]
+    found = tune.predict(lost, 4000, 0.5)
+    assert found.weight_decay is None
+    assert "All probes diverged" in str(found)
 
 
 def problem():
@@ -111,16 +142,28 @@ def model_fn(weight_decay, learning_rate=0.2):
 
 def test_short_runs_of_a_network():
     data, validation = problem()
-    prediction = tune.predict_weight_decay(
-        model_fn, data, 2000, validation, runs=2, batch_size=20, horizon=4.0,
-        measurements=20,
+    found = tune.predict_weight_decay(
+        model_fn, data, 800, validation, batch_size=20, measurements=10
+    )
+    decays = [probe.weight_decay for probe in found.probes]
+    assert 5 <= len(decays) <= 7 and decays == sorted(decays)
+    np.testing.assert_allclose(np.diff(np.log10(decays)), 0.5, atol=0.01)
+    assert decays[-1] >= 4 / (0.2 * 200) * 0.99
+    assert found.learning_rate == 0.2 and found.probe_steps == 200
+    for probe in found.probes:
+        assert len(probe.steps) == 10 and np.isfinite(probe.losses).all()
+    # The labels are noisy: decay helps, and it is found.
+    assert decays[0] < found.weight_decay < decays[-1]
+
+
+def test_given_decays_and_a_given_length():
+    data, validation = problem()
+    found = tune.predict_weight_decay(
+        model_fn, data, 100, validation, weight_decays=(1.0, 0.01, 0.1),
+        probe_steps=16, batch_size=20, measurements=8,
     )  # fmt: skip
-    assert prediction.probe_weight_decay == pytest.approx(4 / (0.2 * 1000))
-    assert prediction.learning_rate == pytest.approx(0.2)
-    assert [len(probe.steps) for probe in prediction.probes] == [20, 20]
-    for probe in prediction.probes:
-        assert probe.steps[-1] == 1000
-        assert np.isfinite(probe.losses).all()
+    assert [probe.weight_decay for probe in found.probes] == [0.01, 0.1, 1.0]
+    assert found.probe_steps == 16
 
 
 @pytest.mark.parametrize(
@@ -128,8 +171,9 @@ def test_short_runs_of_a_network():
     [
         (model_fn, {"steps": 1}, "`steps` must be an integer >= 2"),
         (model_fn, {"runs": 0}, "`runs` must be an integer >= 1"),
-        (model_fn, {"horizon": 0}, "`horizon` must be a finite number > 0"),
-        (model_fn, {"weight_decay": 0}, "`weight_decay` must be a finite numb"),
+        (model_fn, {"weight_decays": (0, 1, 2)}, "`weight_decays` must be a f"),
+        (model_fn, {"weight_decays": (1, 2, 2)}, "three or more different"),
+        (model_fn, {"probe_steps": 3}, "`probe_steps` must be an integer >="),
         (model_fn, {"measurements": 3}, "`measurements` must be an integer"),
         (model_fn, {"data": problem()[0][0]}, "`data` must have labels"),
         (
@@ -159,14 +203,15 @@ def test_the_command_writes_a_picture_and_the_numbers(
     monkeypatch.chdir(tmp_path)
     status = main(
         ["tune", "--epochs=12", "--hidden_units=32", "--runs=1",
-         "--learning_rate=0.3", "--output_dir=out"]
+         "--learning_rate=0.3", "--probe_weight_decays=0.1,0.01,0.001",
+         "--output_dir=out"]
     )  # fmt: skip
     out = capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "tune.json").read_text())
     assert status == (0 if document["weight_decay"] is not None else 1)
     assert document["steps"] == 12 * (1253 // 32)
-    assert len(document["probes"][0]["losses"]) == 40
-    assert "lr * decay * step" in out
+    assert len(document["probes"][0]["losses"]) == 20
+    assert "loss at the end" in out
     picture = (tmp_path / "out" / "tune.png").read_bytes()
     assert picture[:4] == b"\x89PNG"
 
@@ -174,11 +219,15 @@ def test_the_command_writes_a_picture_and_the_numbers(
 @pytest.mark.parametrize(
     "flag, message",
     [
-        ("--weight_decay=0.1", "is what is predicted. Use --probe_weight_dec"),
+        ("--weight_decay=0.1", "is what is predicted. Use --probe_weight"),
         ("--decay=lp", "--decay is fixed: the law is that of l2 decay"),
         ("--lr_schedule=cosine", "at a constant learning rate"),
         ("--optimizer=kfac", "--optimizer=kfac has no such law"),
-        ("--probe_weight_decay=0", "--probe_weight_decay must be above 0"),
+        ("--probe_weight_decays=0,1,2", "must be three or more numbers"),
+        (
+            "--probe_weight_decays=0.1,x,2",
+            "must be three or more numbers",
+        ),
         ("--runs=0", "--runs must be a positive integer"),
         ("--batch_size=9999", "--batch_size must be at most 1253"),
     ],

@@ -50,9 +50,11 @@ class Mechanisms(keras.callbacks.Callback):
     be read. `layers` has the effective learning rate of every weight.
 
     Args:
-        x: inputs to measure the Jacobian on, such as 256 validation images.
-        every: epochs between two measurements; the logs of the others repeat
-            the last numbers.
+        x: inputs to measure the Jacobian on, such as 128 validation images;
+            as many of them as an epoch has examples cost more than training.
+        every: epochs between two measurements, of which the first and the
+            last epoch always have one; the logs of the others repeat the last
+            numbers.
         batch_size: examples at a time.
 
     Attributes:
@@ -90,7 +92,7 @@ class Mechanisms(keras.callbacks.Callback):
     Decay Regularization".
     """
 
-    def __init__(self, x: object, every: int = 1, batch_size: int = 512):
+    def __init__(self, x: object, every: int = 5, batch_size: int = 512):
         super().__init__()
         self.x = x
         self.every = check_count("every", every)
@@ -118,7 +120,8 @@ class Mechanisms(keras.callbacks.Callback):
         self._numbers = {}
 
     def _is_measured(self, epoch):
-        return epoch % self.every == 0 or not self._numbers
+        last = epoch + 1 == self.params.get("epochs")
+        return last or epoch % self.every == 0 or not self._numbers
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remember the weights before the first step."""

@@ -12,19 +12,28 @@ The parts, from the model to the optimizer:
                   the matrices, their inverses, the optimizer's variables
     programs      measuring and inverting, compiled
 
-`keras_wd.optimizers.KFAC` is what a user meets.
+`keras_wd.optimizers.KFAC` is what a user meets; `register_layer` makes a layer
+of one's own known.
 """
 
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.blocks import ScaleShiftBlock
 from keras_wd.kfac.estimators import ESTIMATORS
+from keras_wd.kfac.interception import register_layer
+from keras_wd.kfac.readers import DenseReader
+from keras_wd.kfac.readers import MatrixReader
+from keras_wd.kfac.readers import Reader
 from keras_wd.kfac.registration import Registration
 
 __all__ = [
     "Block",
+    "DenseReader",
     "ESTIMATORS",
     "KroneckerBlock",
+    "MatrixReader",
+    "Reader",
     "Registration",
     "ScaleShiftBlock",
+    "register_layer",
 ]

@@ -47,6 +47,46 @@ READERS: dict[type, Reader] = {
     ),
 }
 
+
+def register_layer(kind: type, reader: Reader) -> None:
+    """Let K-FAC know a kind of layer, for all models from now on.
+
+    Args:
+        kind: a class of layers that defines `call(inputs, ...)`. Subclasses
+            that inherit this `call` are known too.
+        reader: reads its layers. `DenseReader` serves a layer with a `kernel`
+            (inputs, outputs), a `bias` (or None) and an `activation` (or
+            None) that multiplies the last axis of its inputs; a subclass of
+            `MatrixReader` or `Reader` says what is different.
+
+    Raises:
+        ValueError: if one of them is something else, or Keras gave the layer
+            its `call`.
+
+    >>> import keras
+    >>> from keras_wd import kfac
+    >>> class Projection(keras.layers.Dense):
+    ...     def call(self, inputs, training=None):
+    ...         return super().call(inputs)
+    >>> kfac.register_layer(Projection, kfac.DenseReader())
+    """
+    if not (isinstance(kind, type) and issubclass(kind, keras.layers.Layer)):
+        raise ValueError(
+            f"`kind` must be a class of Keras layers. Received: kind={kind!r}."
+        )
+    if not isinstance(reader, Reader):
+        raise ValueError(
+            "`reader` must be an instance of a keras_wd.kfac.Reader, such as "
+            f"DenseReader(). Received: reader={reader!r}."
+        )
+    if "call" not in vars(kind):
+        raise ValueError(
+            "`kind` must define a `call` of its own; another class's is read "
+            f"with that class. Received: kind={kind.__name__}."
+        )
+    READERS[kind] = reader
+
+
 # Inside of these a layer's tensors belong to a loop's body.
 _LOOPS = (keras.layers.TimeDistributed, keras.layers.RNN)
 

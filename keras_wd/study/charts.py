@@ -4,6 +4,8 @@ import io
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from keras_wd.study.findings import WORDS
 from keras_wd.study.findings import name_of
 from keras_wd.study.picture import STYLE
@@ -107,7 +109,7 @@ def _courses(rows, log, label):
     from matplotlib.ticker import MaxNLocator
 
     optimizers = list(
-        dict.fromkeys(row.optimizer for row in rows if row.curve(log))
+        dict.fromkeys(row.optimizer for row in rows if _moves(row.curve(log)))
     )
     if not optimizers:
         return ""
@@ -139,6 +141,13 @@ def _courses(rows, log, label):
         ncols=min(4, len(handles)),
     )
     return _svg(figure)
+
+
+def _moves(curve):
+    """Whether a curve is more than a constant and its rounding."""
+    if curve is None:
+        return False
+    return len(curve[1]) == 1 or np.ptp(curve[1]) > 1e-3 * abs(curve[1]).max()
 
 
 def row_of(rows: Sequence[Row], optimizer: str) -> Row:

@@ -21,7 +21,7 @@ _NUMBERS = {
     "sparsity": ("weights below 1e-13", ".1%", ".1%"),
     "weight_norm": ("weight norm", ".1f", ".1f"),
     "jacobian_norm": ("Jacobian norm²", ".3g", ".2g"),
-    "effective_learning_rate": ("last effective rate", ".2g", ".1g"),
+    "relative_rate": ("effective / scheduled rate", ".3g", ".1g"),
     "seconds": ("seconds", ".0f", ""),
 }
 

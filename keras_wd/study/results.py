@@ -23,7 +23,7 @@ COLUMNS = (
     "sparsity",
     "weight_norm",
     "jacobian_norm",
-    "effective_learning_rate",
+    "relative_rate",
     "effective_damping",
     "seconds",
 )
@@ -54,6 +54,9 @@ def read(cell: Cell, folder: str, problem: str) -> Run:
     epochs = history.read(folder)
     numbers = dict(epochs[-1]) if epochs else {}
     numbers.update(summary or {})
+    # A schedule may end at zero: the last rate that was above it.
+    rates = [rate for rate in map(relative_rate, epochs) if rate > 0]
+    numbers["relative_rate"] = rates[-1] if rates else None
     finite = {
         name: float(numbers[name])
         for name in COLUMNS
@@ -107,7 +110,7 @@ class Row:
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Epochs from 1, and the mean of a log over the runs, where known.
 
-        "relative_rate" is the effective over the scheduled learning rate.
+        "relative_rate" is `relative_rate`.
         """
         columns = [[_log(row, name) for row in run.epochs] for run in self.done]
         if not columns:
@@ -120,11 +123,16 @@ class Row:
         return 1 + np.flatnonzero(known), values[known]
 
 
+def relative_rate(row: Mapping[str, float]) -> float:
+    """The effective over the scheduled learning rate after an epoch."""
+    scheduled = row.get("learning_rate")
+    effective = row.get("effective_learning_rate", math.nan)
+    return effective / scheduled if scheduled else math.nan
+
+
 def _log(row, name):
     if name == "relative_rate":
-        scheduled = row.get("learning_rate")
-        effective = row.get("effective_learning_rate", math.nan)
-        return effective / scheduled if scheduled else math.nan
+        return relative_rate(row)
     return row.get(name, math.nan)
 
 

@@ -37,7 +37,7 @@ REFUSED = {
 DEFAULTS = {"optimizer": "sgd", "decay": "l2", "lr_schedule": "constant"}
 _SUMMARY = (
     "Predict which weight decay makes the validation loss least at the end of "
-    "a run of --epochs, from short runs at a large decay."
+    "a run of --epochs, from shorter runs at several decays."
 )
 
 
@@ -46,17 +46,23 @@ def define() -> flags.FlagValues:
     values = flags.FlagValues()
     flags.DEFINE_integer(
         "runs",
-        3,
-        "Short runs, from --seed, --seed + 1, ...",
+        1,
+        "Short runs per decay, from --seed, --seed + 1, ...",
         lower_bound=1,
         flag_values=values,
     )
-    flags.DEFINE_float(
-        "probe_weight_decay",
+    flags.DEFINE_list(
+        "probe_weight_decays",
         None,
-        "Decay of the short runs. Default: one with which they are half as "
-        "long as the run to come.",
-        lower_bound=0,
+        "Decays of the short runs, three or more. Default: five, half a "
+        "decade apart, and up to two more where the loss is least.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "probe_epochs",
+        None,
+        "Length of a short run. Default: a quarter of --epochs.",
+        lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -80,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     own = define()
     refused = {n: text for n, text in REFUSED.items() if n not in own}
-    refused["weight_decay"] = "is what is predicted. Use --probe_weight_decay"
+    refused["weight_decay"] = "is what is predicted. Use --probe_weight_decays"
     passed = command_line.split(own, arguments, refused, DEFAULTS, "tune")
     settings = config.from_command_line(passed)
     if settings["optimizer"] == "kfac":
@@ -88,15 +94,11 @@ def main(arguments: Sequence[str]) -> int:
             "--optimizer=kfac has no such law: what decay does under K-FAC "
             "depends on its curvature. Use --optimizer=sgd or momentum"
         )
-    if own.probe_weight_decay == 0:
-        raise UsageError(
-            "--probe_weight_decay must be above 0. Received: "
-            "--probe_weight_decay=0"
-        )
+    decays = _decays(own.probe_weight_decays)
     require("matplotlib")
     files.check_folder(own.output_dir)
     data = datasets.load(settings["dataset"], settings["data_dir"])
-    prediction = _predict(settings, own, data)
+    prediction = _predict(settings, own, decays, data)
     name = os.path.basename(settings["model"]).removesuffix(".keras")
     folder = files.make_folder(own.output_dir, f"tune-{data.name}-{name}")
     files.write_json(os.path.join(folder, RESULT), _document(prediction))
@@ -107,7 +109,26 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if prediction.weight_decay is not None else 1
 
 
-def _predict(settings: Mapping, own, data: DataSet) -> tune.Prediction:
+def _decays(given: Sequence[str] | None) -> list[float] | None:
+    """The decays of a flag, three or more above 0."""
+    if given is None:
+        return None
+    try:
+        values = sorted({float(text) for text in given})
+    except ValueError:
+        values = []
+    if len(values) < 3 or not 0 < values[0] <= values[-1] < math.inf:
+        raise UsageError(
+            "--probe_weight_decays must be three or more numbers above 0, as "
+            "in 0.001,0.01,0.1. Received: "
+            f"--probe_weight_decays={','.join(given)}"
+        )
+    return values
+
+
+def _predict(
+    settings: Mapping, own, decays: list[float] | None, data: DataSet
+) -> tune.Prediction:
     if settings["batch_size"] > len(data.train):
         raise UsageError(
             f"--batch_size must be at most {len(data.train)}, the training "
@@ -131,7 +152,7 @@ def _predict(settings: Mapping, own, data: DataSet) -> tune.Prediction:
     validation = batches.evaluation_arrays(data, data.validation)[:2]
     steps = settings["epochs"] * per_epoch
     print(
-        f"{data.name}: {own.runs} short runs for a run of {steps} steps",
+        f"{data.name}: short runs at several decays for a run of {steps} steps",
         flush=True,
     )
     return tune.predict_weight_decay(
@@ -139,7 +160,8 @@ def _predict(settings: Mapping, own, data: DataSet) -> tune.Prediction:
         (images, labels),
         steps,
         validation,
-        weight_decay=own.probe_weight_decay,
+        weight_decays=decays,
+        probe_steps=own.probe_epochs and own.probe_epochs * per_epoch,
         runs=own.runs,
         batch_size=settings["batch_size"],
         seed=settings["seed"],
@@ -148,48 +170,30 @@ def _predict(settings: Mapping, own, data: DataSet) -> tune.Prediction:
 
 def _document(prediction):
     document = dataclasses.asdict(prediction)
-    document["probes"] = [
-        {
-            name: value.tolist() if hasattr(value, "tolist") else value
-            for name, value in probe.items()
-        }
-        for probe in document["probes"]
-    ]
-    for probe in document["probes"]:
-        for name in ("losses", "smoothed"):
-            probe[name] = [x if math.isfinite(x) else None for x in probe[name]]
-    return {**document, "holds": prediction.holds}
+    document["probes"] = [_plain(probe) for probe in document["probes"]]
+    return {**_plain(document), "holds": prediction.holds}
+
+
+def _plain(values):
+    """Arrays as lists, with null for what is not finite."""
+    return {
+        name: [x if math.isfinite(x) else None for x in value.tolist()]
+        if hasattr(value, "tolist")
+        else value
+        for name, value in values.items()
+    }
 
 
 def _draw(prediction: tune.Prediction, path: str) -> None:
-    """The validation losses of the probes, and where they are least."""
+    """The losses by decay, and the best decay by the number of steps."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    pace = prediction.learning_rate * prediction.probe_weight_decay
     with rc_context({**STYLE, "axes.titlepad": 8}):
-        figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-        panel = figure.subplots()
-        for probe in prediction.probes:
-            (line,) = panel.plot(
-                pace * probe.steps, probe.smoothed, label=f"seed {probe.seed}"
-            )
-            panel.plot(
-                pace * probe.steps,
-                probe.losses,
-                color=line.get_color(),
-                alpha=0.25,
-            )
-            if probe.constant is not None:
-                panel.plot(
-                    probe.constant,
-                    probe.smoothed.min(),
-                    "o",
-                    color=line.get_color(),
-                )
-        panel.set_yscale("log")
-        panel.set_xlabel("learning rate x decay x step")
-        panel.set_ylabel("validation loss")
+        figure = Figure(figsize=(9, 4.2), dpi=150, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _draw_losses(prediction, left)
+        _draw_best(prediction, right)
         title = "No decay can be given"
         if prediction.weight_decay is not None:
             title = (
@@ -197,9 +201,51 @@ def _draw(prediction: tune.Prediction, path: str) -> None:
                 f"{prediction.weight_decay:.2g} "
                 f"({prediction.low:.2g} to {prediction.high:.2g})"
             )
-        panel.set_title(title)
-        panel.legend(loc="upper right")
+        figure.suptitle(title)
         figure.savefig(path, format="png")
+
+
+def _draw_losses(prediction, panel):
+    """One line per number of steps: a quarter, a half, all of a probe."""
+    decays = [probe.weight_decay for probe in prediction.probes]
+    count = len(prediction.probes[0].steps)
+    for index in (count // 4 - 1, count // 2 - 1, count - 1):
+        losses = [probe.smoothed[index] for probe in prediction.probes]
+        steps = prediction.probes[0].steps[index]
+        panel.plot(decays, losses, "o-", label=f"after {steps} steps")
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel("weight decay")
+    panel.set_ylabel("validation loss")
+    panel.legend()
+
+
+def _draw_best(prediction, panel):
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlabel("training steps")
+    panel.set_ylabel("best weight decay")
+    if not len(prediction.best_steps):
+        return
+    panel.plot(prediction.best_steps, prediction.best_decays, "o", ms=3,
+               label="in the short runs")  # fmt: skip
+    if prediction.weight_decay is None:
+        return
+    ages = [int(prediction.best_steps[-1]), prediction.steps]
+    lawful = prediction.constant / prediction.learning_rate
+    panel.plot(ages, [lawful / age for age in ages], ":", label="by the law")
+    panel.errorbar(
+        [prediction.steps],
+        [prediction.weight_decay],
+        [
+            [prediction.weight_decay - prediction.low],
+            [prediction.high - prediction.weight_decay],
+        ],
+        fmt="s",
+        capsize=3,
+        label="for the run",
+    )
+    panel.legend()
 
 
 def _help():

@@ -42,7 +42,8 @@ def run(settings: Mapping, folder: str) -> str:
                     _data[key] = datasets.load(*key)
                 data = _data[key]
                 chosen = data.validation.take(slice(PROBES))
-                probe = Mechanisms(data.standardise(chosen.images))
+                every = max(1, settings["epochs"] // 10)
+                probe = Mechanisms(data.standardise(chosen.images), every)
                 train.run(settings, data, [probe], picture=False)
             except UsageError as error:
                 return str(error)

@@ -122,11 +122,12 @@ def test_a_subclassed_model_has_no_structure_to_read():
 
 def test_epochs_between_two_measurements_repeat_the_numbers():
     model = normalized_network()
-    mechanisms = callbacks.Mechanisms(data()[0], every=2)
-    logs = fit(model, "sgd", mechanisms, epochs=4)
+    mechanisms = callbacks.Mechanisms(data()[0], every=3)
+    logs = fit(model, "sgd", mechanisms, epochs=5)
     norms = logs["weight_norm"]
-    assert norms[0] == norms[1] != norms[2] == norms[3]
-    assert set(mechanisms.layers) == {0, 2}
+    assert norms[0] == norms[1] == norms[2] != norms[3] != norms[4]
+    assert norms[4] == pytest.approx(metrics.weight_norm(model))
+    assert set(mechanisms.layers) == {0, 3, 4}
 
 
 def test_several_steps_at_once_have_no_rotation():

@@ -6,8 +6,11 @@ import pytest
 from keras import layers
 from keras import ops
 
+from keras_wd import kfac
+from keras_wd import optimizers
 from keras_wd.kfac import KroneckerBlock
 from keras_wd.kfac import Registration
+from keras_wd.kfac import interception
 from keras_wd.kfac.registration import register
 from keras_wd.optimizers.kfac import KFAC
 from tests.kfac.running import array
@@ -234,3 +237,70 @@ def test_blocks_say_their_memory():
     (block,) = registration.blocks
     assert isinstance(block, KroneckerBlock)
     assert block.memory == 8 * (16 + 9)
+
+
+class Halved(keras.layers.Layer):
+    """Half of what its kernel makes of the inputs."""
+
+    def __init__(self, units, activation=None, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.bias = units, None
+        self.activation = keras.activations.get(activation)
+
+    def build(self, shape):
+        self.kernel = self.add_weight(
+            shape=(shape[-1], self.units), name="kernel"
+        )
+
+    def call(self, inputs):
+        outputs = keras.ops.matmul(inputs, self.kernel) / 2
+        return self.activation(outputs)
+
+
+class HalvedReader(kfac.DenseReader):
+    def input_rows(self, layer, packing, inputs, dtype):
+        return super().input_rows(layer, packing, inputs, dtype) / 2
+
+
+def test_a_layer_of_ones_own(monkeypatch):
+    monkeypatch.setattr(interception, "READERS", dict(interception.READERS))
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+    kfac.register_layer(Halved, HalvedReader())
+    found = []
+    for first in (
+        Halved(4, "tanh"),
+        layers.Dense(4, "tanh", use_bias=False),
+    ):
+        model = keras.Sequential([keras.Input((3,)), first, layers.Dense(2)])
+        scale = 2.0 if isinstance(first, Halved) else 1.0
+        kernel = np.linspace(-1, 1, 12, dtype="float32").reshape(3, 4)
+        first.kernel.assign(scale * kernel)
+        model.layers[1].kernel.assign(kernel[:, :2].repeat(2, axis=0)[:4])
+        model.compile(
+            optimizers.KFAC(0.1, estimator="gauss_newton_exact"), "mse"
+        )
+        model.optimizer.update_curvature(model, x)
+        found.append(model.optimizer.factors()[first.kernel.path])
+    np.testing.assert_allclose(
+        4 * found[0]["input_factor"], found[1]["input_factor"], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        found[0]["output_factor"], found[1]["output_factor"], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, reader, message",
+    [
+        (3, kfac.DenseReader(), "`kind` must be a class of Keras layers"),
+        (Halved, HalvedReader, "`reader` must be an instance"),
+        (
+            type("Inherited", (layers.Dense,), {}),
+            kfac.DenseReader(),
+            "`kind` must define a `call` of its own",
+        ),
+    ],
+)
+def test_what_cannot_be_registered(kind, reader, message):
+    with pytest.raises(ValueError, match=message):
+        kfac.register_layer(kind, reader)
