@@ -5,7 +5,8 @@
 
 A process trains one network after another, each with another optimizer,
 schedule or callback, under Keras's `BackupAndRestore`; it is killed (SIGKILL)
-after a random time, started again, and so on. In the end every weight, every
+after a random number of epochs and a random part of a second, started again,
+and so on. In the end every weight, every
 variable of the optimizers and every rate is compared, bit for bit, with those
 of a process that was left alone. Prints where the kills fell and what differs.
 """
@@ -32,6 +33,7 @@ from keras_wd import optimizers
 from keras_wd import schedules
 
 EPOCHS, BATCH = 40, 64
+LINES = 8 * EPOCHS  # that a whole run prints
 
 
 def network():
@@ -165,16 +167,16 @@ def killed(folder, kills, seed):
     chance, moments = random.Random(seed), []
     while len(moments) < kills:
         process = start(folder)
-        first = process.stdout.readline()
-        if first.strip() == "done":
-            raise SystemExit(f"The work was done after {len(moments)} kills.")
-        time.sleep(chance.uniform(0.5, 4.0))
+        line = "the start"
+        for _ in range(chance.randint(1, LINES * 3 // (2 * kills))):
+            line = process.stdout.readline().strip()
+            if line == "done":
+                raise SystemExit(f"Done after {len(moments)} kills: take more.")
+        time.sleep(chance.uniform(0.0, 0.3))
         process.kill()
-        last = [first, *process.communicate()[0].splitlines()][-1].strip()
-        moments.append(last)
-        print(f"kill {len(moments):2d} at {last}", flush=True)
-        if last == "done":
-            break
+        process.communicate()
+        moments.append(line)
+        print(f"kill {len(moments):2d} at {line}", flush=True)
     process = start(folder)
     process.communicate()
     if process.returncode:

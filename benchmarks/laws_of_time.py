@@ -77,14 +77,12 @@ def until(decay):
 def peak(seeds):
     """The best step is c / (learning rate * decay).
 
-    400 digits, an MLP 64-128-128-10 without biases, SGD at 0.3
-    with batches of 50, decays 3e-2, 1e-2, 3e-3, 1e-3, up to
-    lr * decay * steps = 6; the step of the least test loss and of the best
-    test accuracy, of means over 5 measurements 24 steps apart; the slope of
-    its logarithm in the decay's.
+    400 digits, an MLP 64-128-128-10 without biases, SGD at 0.3 with batches
+    of 50, decays 3e-2, 1e-2, 3e-3, 1e-3, up to lr * decay * steps = 6; the
+    step of the least test loss and of the best test accuracy, of means over
+    5 measurements 24 steps apart; the slope of its logarithm in the decay's.
     """
     chosen = DECAYS[:4]
-
     for law, part, best in (
         ("least test loss", 0, np.argmin),
         ("best test accuracy", 1, np.argmax),

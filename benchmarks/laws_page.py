@@ -17,9 +17,14 @@ numbers, and nothing is left out because it came out wrong.
 interval (Student's t) of the mean is inside what is expected, is
 *contradicted* if the interval is outside, and is *not resolved* if the
 interval reaches over a bound. Without it the number has no noise that seeds
-would show, and is compared with the bound itself. Laws that are exact, such
-as that a batch-normalised layer does not feel its scale, are tests:
-`tests/test_laws.py`.
+would show, and is compared with the bound itself.
+
+Laws that are exact are tests: what normalised weights do not feel
+(`tests/test_laws.py`), the Gauss-Newton norm of weights and Jacobians
+(`tests/metrics/test_gauss_newton.py`), scale and damping under K-FAC, and that
+coupled and decoupled decay differ there (`tests/kfac/test_laws.py`,
+`tests/optimizers/test_kfac.py`), when AutoL2 acts
+(`tests/callbacks/test_auto_l2.py`).
 """
 COLUMNS = ("law", "source", "expected", "measured", "verdict")
 

@@ -74,7 +74,6 @@ class Curvature(keras.callbacks.Callback):
         self.first_pass = first_pass
         self.verbose = verbose
         self._batches = batches_of(data, batch_size, seed)
-        self._measured = 0
         self._steps = None
         self._last = -1
 
@@ -93,7 +92,6 @@ class Curvature(keras.callbacks.Callback):
         self._steps = None
         model = self.model
         optimizer = _kfac_of(model)
-        self._measured = optimizer.curvature_measurements
         if optimizer.has_curvature:
             return
         if self.first_pass:
@@ -101,10 +99,9 @@ class Curvature(keras.callbacks.Callback):
                 optimizer.update_curvature(
                     model, *batch, invert=False, first_pass=True
                 )
-                self._measured += 1
             optimizer.update_inverses()
         else:
-            optimizer.update_curvature(model, *self._next_batch())
+            optimizer.update_curvature(model, *self._next_batch(optimizer))
         if self.verbose:
             optimizer.summary()
 
@@ -126,7 +123,9 @@ class Curvature(keras.callbacks.Callback):
         model = self.model
         optimizer = _kfac_of(model)
         if measure:
-            optimizer.update_curvature(model, *self._next_batch(), invert=False)
+            optimizer.update_curvature(
+                model, *self._next_batch(optimizer), invert=False
+            )
         if invert:
             optimizer.update_inverses()
 
@@ -136,10 +135,10 @@ class Curvature(keras.callbacks.Callback):
             numbers = _kfac_of(self.model).diagnostics()
             logs.update((f"kfac_{name}", x) for name, x in numbers.items())
 
-    def _next_batch(self) -> tuple:
-        batch = self._batches.batch(self._measured)
-        self._measured += 1
-        return batch
+    def _next_batch(self, optimizer) -> tuple:
+        # By the optimizer's own count, which another callback may restore
+        # after this one began.
+        return self._batches.batch(optimizer.curvature_measurements)
 
 
 def _optimizers_of(model):

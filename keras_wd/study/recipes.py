@@ -128,6 +128,11 @@ def _check(settings):
             "--kernel_constraint=fixed_norm needs --batch_norm, without which "
             "the norm of a kernel is part of what the network computes"
         )
+    if settings["decay"] == "path_norm" and settings["batch_norm"]:
+        raise UsageError(
+            "--decay=path_norm (path_prox) needs --nobatch_norm: a "
+            "normalization between two layers leaves no pairs of them"
+        )
     numbers("hidden_units", settings["hidden_units"], int, 1)
     numbers("decay_factors", settings["decay_factors"], float, 0)
     if settings["where"] is not None:

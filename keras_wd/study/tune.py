@@ -21,6 +21,7 @@ from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import require
 from keras_wd.study.picture import STYLE
 
+_SHADES = ("#a9c3de", "#4f8fc4", "#0d3b66")  # from early to late
 RESULT, PICTURE = "tune.json", "tune.png"
 _LAW = "is fixed: the law is that of l2 decay at a constant learning rate"
 REFUSED = {
@@ -209,10 +210,13 @@ def _draw_losses(prediction, panel):
     """One line per number of steps: a quarter, a half, all of a probe."""
     decays = [probe.weight_decay for probe in prediction.probes]
     count = len(prediction.probes[0].steps)
-    for index in (count // 4 - 1, count // 2 - 1, count - 1):
+    ages = (count // 4 - 1, count // 2 - 1, count - 1)
+    for index, color in zip(ages, _SHADES, strict=True):
         losses = [probe.smoothed[index] for probe in prediction.probes]
         steps = prediction.probes[0].steps[index]
-        panel.plot(decays, losses, "o-", label=f"after {steps} steps")
+        panel.plot(
+            decays, losses, "o-", color=color, label=f"after {steps} steps"
+        )
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel("weight decay")
@@ -226,6 +230,7 @@ def _draw_best(prediction, panel):
     panel.set_xlabel("training steps")
     panel.set_ylabel("best weight decay")
     if not len(prediction.best_steps):
+        panel.set_visible(False)
         return
     panel.plot(prediction.best_steps, prediction.best_decays, "o", ms=3,
                label="in the short runs")  # fmt: skip

@@ -1,0 +1,1 @@
+"""What works with what: the table of `docs/support.md`, cell by cell."""

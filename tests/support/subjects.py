@@ -1,0 +1,107 @@
+"""The columns of the table: optimizers with a decay."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+from keras_wd import callbacks
+from keras_wd import decays
+from keras_wd import graph
+from keras_wd import optimizers
+from tests.training import data
+
+
+def sgd(**inner):
+    return keras.optimizers.SGD(**{"learning_rate": 0.1, **inner})
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One column.
+
+    Attributes:
+        make: `make(model, rate, **inner)` returns an optimizer for a model;
+            `inner` are arguments of the Keras optimizer inside.
+        ema: the same with an average of the weights.
+        adam: whether Keras's Adam is inside.
+        coupled: whether the decay is part of the gradient.
+        curvature: whether it needs one.
+        pairs: whether it needs pairs of layers.
+    """
+
+    make: Callable
+    ema: Callable
+    adam: bool = False
+    coupled: bool = False
+    curvature: bool = False
+    pairs: bool = False
+
+    def callbacks(self):
+        """What `fit` needs beside the optimizer."""
+        return [callbacks.Curvature(data()[0], 2, 2)] if self.curvature else []
+
+    def ready(self, model, x=None):
+        """A compiled model, so that its first step may come."""
+        if self.curvature:
+            optimizer = model.optimizer
+            while not isinstance(optimizer, optimizers.KFAC):
+                optimizer = optimizer.inner_optimizer
+            optimizer.update_curvature(model, data()[0] if x is None else x)
+        return model
+
+
+def wrapped(rule, inner=sgd, **more):
+    """`WeightDecay` around an optimizer; `rule(model, rate)` is the decay."""
+
+    def make(model, rate=0.3, **arguments):
+        return optimizers.WeightDecay(inner(**arguments), rule(model, rate))
+
+    def ema(model):
+        return optimizers.WeightDecay(
+            inner(), rule(model, 0.3), use_ema=True, ema_momentum=0.9
+        )
+
+    return Subject(make, ema, **more)
+
+
+def named(kind, with_model=False, **more):
+    """A thin optimizer, which takes the arguments of both."""
+
+    def make(model, rate=0.3, **arguments):
+        first = (model,) if with_model else ()
+        arguments = {"learning_rate": 0.1, **arguments}
+        return kind(*first, weight_decay=rate, **arguments)
+
+    return Subject(make, lambda m: make(m, use_ema=True, ema_momentum=0.9),
+                   **more)  # fmt: skip
+
+
+def kfac(learning_rate=0.1, **arguments):
+    # Exact: XLA draws other labels from the same seed.
+    arguments = {"estimator": "fisher_exact", **arguments}
+    return optimizers.KFAC(learning_rate, **arguments)
+
+
+SUBJECTS = {
+    "L2": wrapped(lambda model, rate: decays.L2(rate)),
+    "L2 coupled": wrapped(
+        lambda model, rate: decays.L2(rate, coupling="coupled"), coupled=True
+    ),
+    "L1": wrapped(lambda model, rate: decays.L1(rate)),
+    "Lp": wrapped(lambda model, rate: decays.Lp(rate, p=0.8)),
+    "ProximalLp": wrapped(lambda model, rate: decays.ProximalLp(rate, p=0.5)),
+    "GroupLasso": wrapped(lambda model, rate: decays.GroupLasso(rate)),
+    "PathNorm": wrapped(
+        lambda model, rate: decays.PathNorm(
+            rate, graph.homogeneous_units(model)
+        ),
+        pairs=True,
+    ),
+    "SGDW": named(optimizers.SGDW),
+    "PAdam": named(optimizers.PAdam, adam=True),
+    "PathProx": named(optimizers.PathProx, with_model=True, pairs=True),
+    "KFAC + L2": wrapped(
+        lambda model, rate: decays.L2(rate), kfac, curvature=True
+    ),
+}

@@ -1,0 +1,22 @@
+"""The page says of every cell what is found."""
+
+import pytest
+
+from tests.support.features import FEATURES
+from tests.support.subjects import SUBJECTS
+from tests.support.table import PAGE
+from tests.support.table import outcome
+from tests.support.table import read
+from tests.support.table import written
+
+
+def test_the_page_has_every_cell():
+    cells = read()
+    assert set(cells) == {(f, s) for f in FEATURES for s in SUBJECTS}
+    assert written(cells) == PAGE.read_text("utf-8")
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_cell(feature, subject):
+    assert outcome(feature, subject) == read()[feature, subject]
