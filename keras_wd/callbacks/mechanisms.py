@@ -54,7 +54,7 @@ class Mechanisms(keras.callbacks.Callback):
             as many of them as an epoch has examples cost more than training.
         every: epochs between two measurements, of which the first and the
             last epoch always have one; the logs of the others repeat the last
-            numbers.
+            numbers, but for the rate.
         batch_size: examples at a time.
 
     Attributes:
@@ -146,6 +146,10 @@ class Mechanisms(keras.callbacks.Callback):
             self._numbers = self._measured(epoch)
         if logs is not None:
             logs.update(self._numbers)
+            # A callback may steer the rate between two measurements.
+            for optimizer in chain(self.model.optimizer):
+                if isinstance(optimizer, WeightDecay):
+                    logs.update(rate_logs(optimizer))
 
     def _measured(self, epoch):
         model = self.model
@@ -161,9 +165,6 @@ class Mechanisms(keras.callbacks.Callback):
             numbers["path_norm"] = self._decay.value(model)
         if self._names:
             numbers.update(self._of_directions(model, epoch))
-        for optimizer in chain(model.optimizer):
-            if isinstance(optimizer, WeightDecay):
-                numbers.update(rate_logs(optimizer))
         return numbers
 
     def _of_directions(self, model, epoch):

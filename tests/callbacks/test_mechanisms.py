@@ -130,6 +130,20 @@ def test_epochs_between_two_measurements_repeat_the_numbers():
     assert set(mechanisms.layers) == {0, 3, 4}
 
 
+def test_the_rate_is_that_of_every_epoch():
+    optimizer = optimizers.SGDW(0.1, weight_decay=0.4)
+    halve = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: optimizer.set_weight_decay(
+            0.4 / 2 ** (epoch + 1)
+        )
+    )
+    mechanisms = callbacks.Mechanisms(data()[0], every=4)
+    logs = fit(
+        normalized_network(), optimizer, halve, more=[mechanisms], epochs=3
+    )
+    assert logs["weight_decay"] == pytest.approx([0.4, 0.2, 0.1])
+
+
 def test_several_steps_at_once_have_no_rotation():
     model = normalized_network()
     logs = fit(
