@@ -44,10 +44,16 @@ LAWS = {
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*LAWS, []])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(LAWS)}")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--write", type=pathlib.Path)
     arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(LAWS)
+    if unknown:
+        parser.error(
+            f"names must be of {', '.join(LAWS)}. Received: "
+            f"{', '.join(sorted(unknown))}"
+        )
     for name in arguments.names or LAWS:
         title, law = LAWS[name]
         about = inspect.getdoc(law)

@@ -42,7 +42,7 @@ def trained(scale, learning_rate, rate, inner=keras.optimizers.SGD, on=None):
     """Both kernels and the outputs after ten steps."""
     model = network(scale)
     decay = decays.L2(rate, where=on or where.paths("normalized/kernel"))
-    # The plain layer learns at the same rate in every run.
+    # Learning rates differ between runs: for the normalized layer alone.
     model.get_layer("plain").trainable = on is not None
     model.compile(
         optimizers.WeightDecay(inner(learning_rate), decay),

@@ -103,6 +103,15 @@ def test_a_best_decay_outside_is_not_given(best, message):
     assert message in str(found)
 
 
+def test_a_best_decay_that_is_just_found_is_not_given():
+    # Larger than all others until the last measurements.
+    found = tune.predict(
+        probes_of(lambda t: np.where(t < 400, 9.0, 1e-3)), 4000, 0.5
+    )
+    assert found.weight_decay is None
+    assert "Only at the end of the probes" in str(found)
+
+
 def test_runs_that_diverge_are_left_out():
     probes = probes_of(lambda t: 1e-3 + 0 * t)
     for i in (5, 6):
@@ -172,7 +181,8 @@ def test_given_decays_and_a_given_length():
         (model_fn, {"steps": 1}, "`steps` must be an integer >= 2"),
         (model_fn, {"runs": 0}, "`runs` must be an integer >= 1"),
         (model_fn, {"weight_decays": (0, 1, 2)}, "`weight_decays` must be a f"),
-        (model_fn, {"weight_decays": (1, 2, 2)}, "three or more different"),
+        (model_fn, {"weight_decays": (1, 2)}, "three or more different"),
+        (model_fn, {"weight_decays": (1, 2, 3, 3)}, "three or more different"),
         (model_fn, {"probe_steps": 3}, "`probe_steps` must be an integer >="),
         (model_fn, {"measurements": 3}, "`measurements` must be an integer"),
         (model_fn, {"data": problem()[0][0]}, "`data` must have labels"),
@@ -228,6 +238,7 @@ def test_the_command_writes_a_picture_and_the_numbers(
             "--probe_weight_decays=0.1,x,2",
             "must be three or more numbers",
         ),
+        ("--probe_weight_decays=1,2,3,3", "numbers above 0, all different"),
         ("--runs=0", "--runs must be a positive integer"),
         ("--batch_size=9999", "--batch_size must be at most 1253"),
     ],

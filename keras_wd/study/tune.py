@@ -115,13 +115,14 @@ def _decays(given: Sequence[str] | None) -> list[float] | None:
     if given is None:
         return None
     try:
-        values = sorted({float(text) for text in given})
+        values = sorted(float(text) for text in given)
     except ValueError:
         values = []
-    if len(values) < 3 or not 0 < values[0] <= values[-1] < math.inf:
+    distinct = len(set(values)) == len(values) >= 3
+    if not distinct or not 0 < values[0] <= values[-1] < math.inf:
         raise UsageError(
-            "--probe_weight_decays must be three or more numbers above 0, as "
-            "in 0.001,0.01,0.1. Received: "
+            "--probe_weight_decays must be three or more numbers above 0, all "
+            "different, as in 0.001,0.01,0.1. Received: "
             f"--probe_weight_decays={','.join(given)}"
         )
     return values

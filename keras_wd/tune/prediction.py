@@ -228,8 +228,13 @@ def _no_minimum(probes, losses):
             f"{probes[0].weight_decay:.2g}: after this few steps decay does "
             "not help, and none can be given."
         )
+    if int(np.argmin(losses)) == len(losses) - 1:
+        return (
+            "The loss is least at the largest decay that was tried, "
+            f"{probes[-1].weight_decay:.2g}, and none can be given. Try larger "
+            "ones."
+        )
     return (
-        "The loss is least at the largest decay that was tried, "
-        f"{probes[-1].weight_decay:.2g}, or at no decay inside for long: none "
-        "can be given. Try larger ones, or longer probes."
+        "Only at the end of the probes is a decay between the others best, "
+        "and none can be given. Try longer probes, or other decays."
     )

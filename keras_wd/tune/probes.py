@@ -168,7 +168,7 @@ def _checked(weight_decays):
         check_number("weight_decays", value, above=0)
         for value in np.ravel(weight_decays).tolist()
     ]
-    if len(set(values)) < 3:
+    if len(values) < 3 or len(set(values)) < len(values):
         raise ValueError(
             "`weight_decays` must be three or more different numbers: the "
             "best is looked for between them. Received: "
