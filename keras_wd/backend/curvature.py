@@ -2,12 +2,14 @@
 
 `compiled`    a program of its own, whose effects are assignments
 `tapped_vjp`  outputs of a function and a pullback to tensors inside of it
+`for_each`    a function of every row
 `jvp`         the derivative along a direction of the variables
 `traced`      running a function without computing anything
 `cholesky`    a factorisation that returns NaN instead of raising
 `read`        a variable's value
 `scope`       where variables of a model's optimizer are created
 `sum_over_replicas`  of gradients inside a step
+`xla_pays_for_few_runs`  whether to compile a measurement by XLA
 """
 
 import keras
@@ -15,38 +17,46 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow_curvature import cholesky
     from keras_wd.backend.tensorflow_curvature import compiled
+    from keras_wd.backend.tensorflow_curvature import for_each
     from keras_wd.backend.tensorflow_curvature import jvp
     from keras_wd.backend.tensorflow_curvature import read
     from keras_wd.backend.tensorflow_curvature import scope
     from keras_wd.backend.tensorflow_curvature import sum_over_replicas
     from keras_wd.backend.tensorflow_curvature import tapped_vjp
     from keras_wd.backend.tensorflow_curvature import traced
+    from keras_wd.backend.tensorflow_curvature import xla_pays_for_few_runs
 elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax_curvature import cholesky
     from keras_wd.backend.jax_curvature import compiled
+    from keras_wd.backend.jax_curvature import for_each
     from keras_wd.backend.jax_curvature import jvp
     from keras_wd.backend.jax_curvature import read
     from keras_wd.backend.jax_curvature import scope
     from keras_wd.backend.jax_curvature import sum_over_replicas
     from keras_wd.backend.jax_curvature import tapped_vjp
     from keras_wd.backend.jax_curvature import traced
+    from keras_wd.backend.jax_curvature import xla_pays_for_few_runs
 else:
     from keras_wd.backend.no_curvature import cholesky
     from keras_wd.backend.no_curvature import compiled
+    from keras_wd.backend.no_curvature import for_each
     from keras_wd.backend.no_curvature import jvp
     from keras_wd.backend.no_curvature import read
     from keras_wd.backend.no_curvature import scope
     from keras_wd.backend.no_curvature import sum_over_replicas
     from keras_wd.backend.no_curvature import tapped_vjp
     from keras_wd.backend.no_curvature import traced
+    from keras_wd.backend.no_curvature import xla_pays_for_few_runs
 
 __all__ = [
     "cholesky",
     "compiled",
+    "for_each",
     "jvp",
     "read",
     "scope",
     "sum_over_replicas",
     "tapped_vjp",
     "traced",
+    "xla_pays_for_few_runs",
 ]

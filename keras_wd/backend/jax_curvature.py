@@ -44,6 +44,11 @@ def compiled(
     return run
 
 
+def xla_pays_for_few_runs() -> bool:
+    """JAX always compiles."""
+    return True
+
+
 def tapped_vjp(function: Callable) -> tuple:
     """Run `function(tap)` and differentiate at the tensors it taps.
 
@@ -78,6 +83,20 @@ def tapped_vjp(function: Callable) -> tuple:
         return vjp(list(cotangents))[0]
 
     return outputs, rest, pullback
+
+
+def for_each(function: Callable, rows, unrolled: bool):
+    """`function(row)`, a float32 number, of every row: `(rows,)`.
+
+    Args:
+        function: of one row.
+        rows: an array.
+        unrolled: write the program out for every row; it takes longer to
+            compile, but convolutions in a loop are slow.
+    """
+    if unrolled:
+        return jnp.stack([function(row) for row in rows])
+    return jax.vmap(function)(rows)
 
 
 def jvp(

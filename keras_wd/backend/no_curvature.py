@@ -10,5 +10,5 @@ def _refuse(*args, **kwargs):
     )
 
 
-cholesky = compiled = jvp = read = scope = _refuse
-sum_over_replicas = tapped_vjp = traced = _refuse
+cholesky = compiled = for_each = jvp = read = scope = _refuse
+sum_over_replicas = tapped_vjp = traced = xla_pays_for_few_runs = _refuse

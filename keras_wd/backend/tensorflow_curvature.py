@@ -34,6 +34,15 @@ def _in_scope_of(strategy):
     return strategy.scope()
 
 
+def xla_pays_for_few_runs() -> bool:
+    """Whether a program that runs a few times should be compiled by XLA.
+
+    On a CPU that takes longer than the runs, and convolutions are slower.
+    """
+    devices = tf.config.list_logical_devices()
+    return any(device.device_type != "CPU" for device in devices)
+
+
 def tapped_vjp(function: Callable) -> tuple:
     """Run `function(tap)` and differentiate at the tensors it taps.
 
@@ -67,6 +76,20 @@ def tapped_vjp(function: Callable) -> tuple:
         )
 
     return outputs, rest, pullback
+
+
+def for_each(function: Callable, rows, unrolled: bool):
+    """`function(row)`, a float32 number, of every row: `(rows,)`.
+
+    Args:
+        function: of one row.
+        rows: a tensor.
+        unrolled: write the program out for every row; it takes longer to
+            compile, but convolutions in a loop are slow.
+    """
+    if unrolled:
+        return tf.stack([function(row) for row in tf.unstack(rows)])
+    return tf.map_fn(function, rows, fn_output_signature="float32")
 
 
 def jvp(

@@ -213,6 +213,9 @@ def _squares(model, batch, vectors):
 
 
 def _pull_back_through(model):
+    # Such as the kernels of convolutions.
+    unrolled = any(len(weight.shape) > 2 for weight in model.weights)
+
     def forward(tap, batch):
         tapped = keras.tree.map_structure(tap, batch)
         return keras.tree.flatten(model(tapped, training=False)), None
@@ -221,18 +224,15 @@ def _pull_back_through(model):
         (output,), _, pullback = seam.tapped_vjp(
             lambda tap: forward(tap, batch)
         )
-        rows = output.shape[0]
-        found = []
-        for index in range(vectors.shape[0]):
-            vector = vectors[index]
-            vector = ops.broadcast_to(vector, (rows, vector.shape[-1]))
-            vector = ops.cast(ops.reshape(vector, output.shape), output.dtype)
-            found.append(
-                sum(
-                    ops.sum(ops.square(ops.cast(part, "float32")))
-                    for part in pullback([vector])
-                )
+
+        def square(vector):
+            shape = (output.shape[0], vector.shape[-1])
+            vector = ops.reshape(ops.broadcast_to(vector, shape), output.shape)
+            parts = pullback([ops.cast(vector, output.dtype)])
+            return sum(
+                ops.sum(ops.square(ops.cast(part, "float32"))) for part in parts
             )
-        return ops.stack(found)
+
+        return seam.for_each(square, vectors, unrolled)
 
     return squares

@@ -113,17 +113,24 @@ def output_shape(model: keras.Model, inputs) -> tuple[int, ...]:
     Raises:
         ValueError: if there are several outputs.
     """
-    example = keras.tree.map_structure(
-        lambda array: ops.convert_to_tensor(array[:1]), inputs
-    )
-    outputs = keras.tree.flatten(model(example, training=False))
-    if len(outputs) != 1:
+    shapes = []
+
+    def read():
+        example = keras.tree.map_structure(
+            lambda array: ops.convert_to_tensor(array[:1]), inputs
+        )
+        outputs = keras.tree.flatten(model(example, training=False))
+        shapes.extend(tuple(output.shape)[1:] for output in outputs)
+
+    # Run eagerly, JAX would compile each operation of the model.
+    seam.traced(read)
+    if len(shapes) != 1:
         raise ValueError(
             "`model` must have one output. Received: "
-            f"model={model.name!r} with {len(outputs)}. Make a "
+            f"model={model.name!r} with {len(shapes)}. Make a "
             "`keras.Model` of the one to be measured."
         )
-    return tuple(outputs[0].shape)[1:]
+    return shapes[0]
 
 
 def program_of(model: keras.Model, name: str, make: Callable) -> Callable:
@@ -133,11 +140,15 @@ def program_of(model: keras.Model, name: str, make: Callable) -> Callable:
         model: whose variables the program reads.
         name: of the measurement.
         make: returns the function to compile. XLA is used as in the model's
-            own `jit_compile`, and always on JAX.
+            own `jit_compile`, but not by TensorFlow on a CPU, and always on
+            JAX.
     """
     # Not through the model's attributes, which Keras would track.
     programs = vars(model).setdefault(_PROGRAMS, {})
-    jit_compile = bool(getattr(model, "jit_compile", False))
+    jit_compile = (
+        bool(getattr(model, "jit_compile", False))
+        and seam.xla_pays_for_few_runs()
+    )
     key = (name, jit_compile, _identity(model.variables))
     if key not in programs:
         programs[key] = seam.compiled(

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_wd.decays import L2
 from keras_wd.graph.invariance import invariant_variables
+from keras_wd.metrics.rates import length_of
 from keras_wd.metrics.rates import optimizer_of
 from keras_wd.optimizers.chain import chain
 from keras_wd.optimizers.weight_decay import WeightDecay
@@ -37,12 +38,12 @@ def rotation(before: object, after: object) -> float:
             "`after` must have the shape of `before`. Received: "
             f"{v.shape} and {u.shape}."
         )
-    lengths = np.linalg.norm(u), np.linalg.norm(v)
+    lengths = length_of(u), length_of(v)
     if not all(lengths):
         raise ValueError(
             "`before` and `after` must not be zero, which has no direction."
         )
-    half = np.linalg.norm(u / lengths[0] - v / lengths[1]) / 2
+    half = length_of(u / lengths[0] - v / lengths[1]) / 2
     return 2 * math.asin(min(half, 1.0))
 
 
