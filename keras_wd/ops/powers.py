@@ -74,14 +74,14 @@ def _power_from_bits(magnitude, exponent):
     bits = ops.view(bounded, "int32")
     e = ops.right_shift(bits - _BITS_OF_SQRT_HALF, _MANTISSA_BITS)
     m = ops.view(bits - ops.left_shift(e, _MANTISSA_BITS), "float32")
-    mantissa_power = _polynomial(m - 1.0, _mantissa_coefficients(exponent))
+    mantissa_power = polynomial(m - 1.0, _mantissa_coefficients(exponent))
 
     y = exponent * ops.cast(e, "float32")
     # The sum has no bits for a fraction: the last ones are the integer next
     # to y. (XLA would cancel a subtraction of floats.)
     whole = ops.view(y + _INTEGERS_ONLY, "int32") - _BITS_OF_INTEGERS_ONLY
     fraction = y - ops.cast(whole, "float32")
-    product = mantissa_power * _polynomial(fraction, _exp2_coefficients())
+    product = mantissa_power * polynomial(fraction, _exp2_coefficients())
 
     # Adding to the exponent bits multiplies by 2^whole.
     shift = ops.left_shift(whole, _MANTISSA_BITS)
@@ -90,7 +90,8 @@ def _power_from_bits(magnitude, exponent):
     return ops.where(magnitude < smallest, at_zero, power)
 
 
-def _polynomial(x, coefficients):
+def polynomial(x, coefficients):
+    """The sum of `coefficients[i] x^i`."""
     result = coefficients[-1]
     for coefficient in coefficients[-2::-1]:
         result = result * x + coefficient
@@ -100,7 +101,7 @@ def _polynomial(x, coefficients):
 @functools.cache
 def _mantissa_coefficients(exponent):
     half_octave = math.sqrt(2.0)
-    return _fit(
+    return fitted(
         lambda x: (1.0 + x) ** exponent,
         (1 / half_octave - 1.0, half_octave - 1.0),
     )
@@ -108,10 +109,10 @@ def _mantissa_coefficients(exponent):
 
 @functools.cache
 def _exp2_coefficients():
-    return _fit(np.exp2, (-0.5, 0.5))
+    return fitted(np.exp2, (-0.5, 0.5))
 
 
-def _fit(function, interval):
+def fitted(function, interval):
     """Coefficients of the shortest near-minimax fit, lowest degree first."""
     x = np.linspace(*interval, 201)
     for degree in range(2, 24):

@@ -1,21 +1,21 @@
 """The exact proximal operator of `(s/p) |w|^p`, for any p.
 
 With a = |z| the minimiser of `(s/p) |w|^p + (w - z)^2 / 2` is `sign(z) t`,
-where t = 0 or t solves `t + s t^(p-1) = a`. For p in {1/2, 2/3, 1, 4/3, 3/2, 2}
-the equation has a closed form; elsewhere a fixed number of Newton steps solves
-it from a side on which Newton cannot overshoot.
+where t = 0 or t solves `t + s t^(p-1) = a`. Besides p in {1, 3/2, 2}, where
+this is a quadratic equation at most, t / a is a polynomial, to rounding, of the
+right variable: the root of the distance to where two solutions meet.
 """
 
-import math
+import functools
 
+import numpy as np
 from keras import ops
 
 from keras_wd.ops.powers import abs_power
+from keras_wd.ops.powers import fitted
+from keras_wd.ops.powers import polynomial
 from keras_wd.ops.precision import in_float32
 from keras_wd.ops.shrinkage import soft_threshold
-
-_NEWTON_STEPS_CONVEX = 10
-_NEWTON_STEPS_NONCONVEX = 7
 
 
 @in_float32
@@ -34,9 +34,8 @@ def prox_lp(z, strength, p: float, fused: bool = False):
     Returns:
         Tensor of the shape of `z`; exactly `z` at strength zero.
 
-    Source: closed forms for p = 1/2 from Xu et al., 2012, p = 2/3 from Cao et
-    al., 2013, p = 4/3 and 3/2 from Chaux et al., 2007; the jump for p < 1
-    from Marjanovic and Solo, 2012.
+    Source: p = 3/2 from Chaux et al., 2007; the jump for p < 1 from
+    Marjanovic and Solo, 2012.
     """
     if p == 1:
         return soft_threshold(z, strength)
@@ -54,45 +53,84 @@ def _convex_root(a, s, p, fused):
     """The root of t + s t^(p-1) = a."""
     s = ops.where(s > 0, s, 1.0)
     positive = ops.where(a > 0, a, 1.0)
-    # With t = a u: u + c u^(p-1) = 1, c = s a^(p-2). A bounded c keeps the
-    # closed forms finite, and moves u by less than rounding.
+    # With t = a u: u + c u^(p-1) = 1.
     if p == 1.5:
-        c = ops.minimum(s * abs_power(positive, p - 2), 1e18)
+        # A bounded c keeps the root finite, and moves u by less than rounding.
+        c = ops.minimum(s * abs_power(positive, -0.5), 1e18)
         root = 2 / (c + ops.sqrt(c * c + 4))
-        t = positive * root * root
-    elif math.isclose(p, 4 / 3):
-        c = ops.clip(s * abs_power(positive, p - 2, fused), 1e-12, 1e24)
-        t = positive * _four_thirds_root(c)
-    else:
-        log_c = ops.log(s) + (p - 2) * ops.log(positive)
-        t = positive * _log_newton(log_c, p)
-    usable = ops.where(t > 0, t, positive)
-    polished = _newton_step(usable, positive, s, p, fused)
-    # Beyond the range of the float the step is not a number.
-    improves = (t > 0) & (polished > 0) & (polished <= positive)
-    return ops.where(a > 0, ops.where(improves, polished, t), 0.0)
+        return ops.where(a > 0, positive * root * root, 0.0)
+    c = s * abs_power(positive, p - 2, fused)
+    d = abs_power(ops.maximum(c, 1.0), -1 / (p - 1), fused)
+    of_c, of_d = _convex_fits(p)
+    share = ops.where(c > 1, d * of_d(d), of_c(ops.minimum(c, 1.0)))
+    if p < 1.1:
+        # The fits of two sides of what is nearly a kink: a Newton step.
+        rate = c * abs_power(share, p - 1, fused)
+        slope = share + (p - 1) * rate
+        polished = share * (1 + (p - 2) * rate) / slope
+        share = ops.where(slope > 0, polished, share)
+    return ops.where(a > 0, a * share, 0.0)
 
 
-def _four_thirds_root(c):
-    """v^3 + c v = 1 by the hyperbolic form of Cardano; u = v^3."""
-    scale = ops.sqrt(c / 3)
-    v = 2 * scale * ops.sinh(ops.arcsinh(1 / (2 * scale**3)) / 3)
-    return v * v * v
+@functools.cache
+def _convex_fits(p):
+    """Functions for the root u of `u + c u^(p-1) = 1`, each of one tensor.
 
-
-def _log_newton(log_c, p):
-    """Newton for log(u + c u^(p-1)) = 0 in y = log u.
-
-    The left side is convex and increasing in y with slopes between 1 and
-    p - 1, and the start lies right of the root by at most log 2.
+    The first is u for c up to 1, and the second `u / d` for c from 1 up, with
+    `d = c^(-1/(p-1))`, which u goes to. Where two roots meet at a negative c
+    (p > 2) or d (p < 2), the square root of the distance to it is what u is
+    as good as a polynomial of.
     """
-    y = ops.minimum(0.0, -log_c / (p - 1))
-    for _ in range(_NEWTON_STEPS_CONVEX):
-        other = log_c + (p - 1) * y
-        share = ops.sigmoid(y - other)
-        slope = share + (p - 1) * (1 - share)
-        y = y - ops.logaddexp(y, other) / slope
-    return ops.exp(y)
+    meeting = (abs((p - 1) / (p - 2)) ** (1 - p)) / abs(p - 2)
+
+    def root_of(log_c):
+        y = np.minimum(0.0, -log_c / (p - 1))
+        for _ in range(60):  # Newton, on log(u + c u^(p-1)) in y = log u
+            other = log_c + (p - 1) * y
+            total = np.logaddexp(y, other)
+            slope = np.exp(y - total) + (p - 1) * np.exp(other - total)
+            y = y - total / slope
+        return y
+
+    def of_c(c):
+        return np.exp(root_of(np.log(c)))
+
+    def of_d(d):
+        log_d = np.log(d)
+        return np.exp(root_of((1 - p) * log_d) - log_d)
+
+    if p > 2:
+        return _fit_of_root(of_c, meeting), _fit(of_d)
+    return _fit(of_c), _fit_of_root(of_d, meeting ** (-1 / (p - 1)))
+
+
+_SMALLEST = 1e-12  # in place of zero, whose logarithm is none
+
+
+def _fit(function):
+    """A polynomial as good as a function of [0, 1]."""
+    coefficients = fitted(
+        lambda v: function(np.maximum((v + 1) / 2, _SMALLEST)), (-1.0, 1.0)
+    )
+    return lambda x: polynomial(2 * x - 1, coefficients)
+
+
+def _fit_of_root(function, distance):
+    """The same, a polynomial of the root of the distance from `-distance`."""
+    last = np.sqrt(1 + 1 / distance)
+    middle, half = (last + 1) / 2, (last - 1) / 2
+
+    def of_root(v):
+        x = distance * ((middle + half * v) ** 2 - 1)
+        return function(np.clip(x, _SMALLEST, 1.0))
+
+    coefficients = fitted(of_root, (-1.0, 1.0))
+
+    def fit(x):
+        root = ops.sqrt(1 + x / distance)
+        return polynomial((root - middle) / half, coefficients)
+
+    return fit
 
 
 def _nonconvex_minimiser(a, s, p, fused):
@@ -104,35 +142,42 @@ def _nonconvex_minimiser(a, s, p, fused):
     x = a / ops.where(b > 0, b, 1.0)
     # Beyond 1e9 the root is x to rounding.
     x = ops.where(beyond, ops.minimum(x, 1e9), 1 + k)
-    if p == 0.5:
-        u = _half_root(x)
-    elif math.isclose(p, 2 / 3):
-        u = _two_thirds_root(x)
-    else:
-        # The left side is convex and increasing right of u = 1 with a slope
-        # of at least 1/2: Newton from the right cannot overshoot.
-        u = x
-        for _ in range(_NEWTON_STEPS_NONCONVEX - 1):
-            u = _newton_step(u, x, k, p, fused)
-    u = _newton_step(u, x, k, p, fused)
-    return ops.where(beyond, a * (u / x), 0.0)
+    fold, coefficients = _share_kept(p)
+    distance = ops.sqrt(1 - k / fold * abs_power(x, p - 2, fused))
+    share = polynomial(distance, coefficients)
+    if p > 0.9:
+        # The distance is the root of a small difference: a Newton step.
+        rate = k * abs_power(x * share, p - 1, fused) / x
+        slope = 1 + (p - 1) * rate / share
+        share = share - (share + rate - 1) / slope
+    return ops.where(beyond, a * share, 0.0)
 
 
-def _half_root(x):
-    """u + u^(-1/2) / 2 = x by the trigonometric form of Cardano."""
-    angle = ops.arccos(ops.minimum(0.25 * (x / 3) ** -1.5, 1.0))
-    return 2 / 3 * x * (1 + ops.cos(2 / 3 * (math.pi - angle)))
+@functools.cache
+def _share_kept(p):
+    """The larger root r of `r + y r^(p-1) = 1` for y up to the jump.
 
+    Both roots meet at a fold, a square root of the distance to which makes
+    r as good as a polynomial: of degree 2 for p = 0.1, 4 for 1/2, 7 for 0.9.
 
-def _two_thirds_root(x):
-    """u + u^(-1/3) = x, a quartic in u^(1/3), by Ferrari."""
-    angle = ops.arccosh(ops.maximum(27 / 16 * x * x / 3**1.5, 1.0))
-    width = 2 / 3**0.25 * ops.sqrt(ops.cosh(angle / 3))
-    discriminant = ops.maximum(2 * x / width - width * width, 0.0)
-    return ((width + ops.sqrt(discriminant)) / 2) ** 3
+    Returns:
+        y at the fold, and coefficients of r in `sqrt(1 - y / fold)`.
+    """
 
+    def y_of(r):
+        return (1 - r) * r ** (1 - p)
 
-def _newton_step(t, a, s, p, fused):
-    """One Newton step for t + s t^(p-1) = a."""
-    rate = s * abs_power(t, p - 1, fused)
-    return t - (t + rate - a) / (1 + (p - 1) * rate / t)
+    fold = y_of((1 - p) / (2 - p))
+    jump = y_of(2 * (1 - p) / (2 - p))
+
+    def root(distance):
+        y = fold * (1 - distance**2)
+        # From the right of the root of a convex function.
+        r = np.ones_like(y)
+        for _ in range(60):
+            r = r - (r + y * r ** (p - 1) - 1) / (
+                1 + (p - 1) * y * r ** (p - 2)
+            )
+        return r
+
+    return fold, fitted(root, (np.sqrt(1 - jump / fold), 1.0))
