@@ -25,6 +25,11 @@ def alternate(
     return seconds
 
 
+def milliseconds(seconds: list[float]) -> str:
+    """The median of some seconds, in milliseconds with three digits."""
+    return f"{1e3 * statistics.median(seconds):.3g}"
+
+
 def ratios(
     seconds: Mapping[str, list[float]], baseline: str
 ) -> dict[str, float]:

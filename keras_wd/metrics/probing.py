@@ -11,6 +11,7 @@ from keras import ops
 from keras_wd.backend import curvature as seam
 
 _PROGRAMS = "_keras_wd_programs"
+_OUTPUT_SHAPES = "_keras_wd_output_shapes"
 
 
 def checked_inputs(model: keras.Model, x, floats: bool = True):
@@ -113,6 +114,16 @@ def output_shape(model: keras.Model, inputs) -> tuple[int, ...]:
     Raises:
         ValueError: if there are several outputs.
     """
+    # Not through the model's attributes, which Keras would track.
+    known = vars(model).setdefault(_OUTPUT_SHAPES, {})
+    examples = [a.shape[1:] for a in keras.tree.flatten(inputs)]
+    key = (_identity(model.variables), *examples)
+    if key not in known:
+        known[key] = _traced_output_shape(model, inputs)
+    return known[key]
+
+
+def _traced_output_shape(model, inputs):
     shapes = []
 
     def read():
@@ -143,7 +154,6 @@ def program_of(model: keras.Model, name: str, make: Callable) -> Callable:
             own `jit_compile`, but not by TensorFlow on a CPU, and always on
             JAX.
     """
-    # Not through the model's attributes, which Keras would track.
     programs = vars(model).setdefault(_PROGRAMS, {})
     jit_compile = (
         bool(getattr(model, "jit_compile", False))

@@ -36,6 +36,10 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
     Convention: A and S belong to the mean loss of the compiled model, so d
     adds to the curvature of the very loss that is printed.
 
+    Nothing bounds the length of a step but the damping: where the loss leaps
+    or becomes NaN, take a smaller learning rate, more damping, or `kl_clip`,
+    such as 0.001.
+
     The curvature is measured between the steps, by the callback
     `keras_wd.callbacks.Curvature` in `fit` or by `update_curvature` in a loop
     of your own; a step without any raises. A variable of a layer K-FAC does
