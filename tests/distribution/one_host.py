@@ -61,6 +61,7 @@ def compare(layout, scope, names):
             model = cases.fitted(name)
             store(layout, name, cases.result(model))
         if keras.backend.backend() == "jax":
+            assert cases.devices_of(model) == (2 if layout == "data" else 4)
             shards[name] = {
                 v.path: v.value.addressable_shards[0].data.shape
                 for v in [*model.variables, *model.optimizer.variables]
@@ -105,10 +106,10 @@ def main():
         compare("data", scope, cases.CASES)
         report["refusals"] = refusals(scope)
     else:
+        compare("data", data_parallel(), cases.CASES)
+        scope = model_parallel()
+        report["shards"] = compare("model", scope, cases.ON_MODEL)
         scope = data_parallel()
-        compare("data", scope, cases.CASES)
-        names = (*cases.ISSUE, "global_clip")
-        report["shards"] = compare("model", model_parallel(), names)
     report["history"] = callbacks("data", scope)
     (FOLDER / "report.json").write_text(json.dumps(report), encoding="utf-8")
 

@@ -13,7 +13,7 @@ from tests.distribution.processes import start
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 LAYOUTS = [("data", name) for name in cases.CASES]
 if not TENSORFLOW:
-    LAYOUTS += [("model", name) for name in (*cases.ISSUE, "global_clip")]
+    LAYOUTS += [("model", name) for name in cases.ON_MODEL]
 
 
 @pytest.fixture(scope="module")
@@ -28,36 +28,9 @@ def report(folder):
     return json.loads((folder / "report.json").read_text("utf-8"))
 
 
-_alone = {}
-
-
-def alone(name):
-    """What one device finds, computed once."""
-    if name not in _alone:
-        _alone[name] = cases.result(cases.fitted(name))
-    return _alone[name]
-
-
-def assert_same(found, name):
-    for key, expected in alone(name).items():
-        tolerance = {"rtol": 0, "atol": 1e-6}
-        if not key.startswith("weight_"):
-            tolerance = {"rtol": 1e-4, "atol": 1e-5}
-        np.testing.assert_allclose(found[key], expected, **tolerance)
-
-
 @pytest.mark.parametrize("layout, name", LAYOUTS)
 def test_devices_take_the_steps_of_one(layout, name, folder):
-    assert_same(np.load(folder / f"{layout}-{name}.npz"), name)
-
-
-def test_every_clip_of_the_cases_clips():
-    plain = cases.compiled(
-        lambda model: cases.optimizers.SGDW(0.1, weight_decay=0.1)
-    )
-    cases.fit(plain, [])
-    clipped = alone("global_clip")["weight_0"]
-    assert np.abs(clipped - plain.get_weights()[0]).max() > 0.01
+    cases.assert_same(np.load(folder / f"{layout}-{name}.npz"), name)
 
 
 def test_callbacks_read_and_steer_the_optimizer_of_all_devices(report):
