@@ -8,6 +8,7 @@ from keras_wd.callbacks.decay import DecayCallback
 from keras_wd.callbacks.loss import batch_loss
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
+from keras_wd.optimizers.rates import number_of
 
 
 @dataclasses.dataclass
@@ -185,7 +186,7 @@ class AutoL2(DecayCallback):
             ]
         rate = self.rate
         drop = history.measured(
-            int(model.optimizer.iterations),
+            int(number_of(model.optimizer.iterations)),
             *values,
             self._refractory(rate),
             self.patience,

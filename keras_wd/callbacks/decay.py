@@ -5,6 +5,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.errors import check_choice
 from keras_wd.optimizers.chain import chain
+from keras_wd.optimizers.rates import number_of
 from keras_wd.optimizers.weight_decay import WeightDecay
 
 
@@ -85,7 +86,7 @@ class DecayCallback(keras.callbacks.Callback):
         optimizer = self._optimizer
         if optimizer.decays[self._name].coupling == "independent":
             return 1.0
-        return float(optimizer.learning_rate)
+        return number_of(optimizer.learning_rate)
 
     def remembered(self) -> dict:
         """What was remembered last; it is saved with the optimizer."""

@@ -5,6 +5,26 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_wd.ops.precision import LOW_PRECISION
+
+
+def add_remainder(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> keras.Variable | None:
+    """A float32 variable for what rounding takes from a decayed weight.
+
+    None for a variable whose dtype needs none.
+    """
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    if dtype not in LOW_PRECISION:
+        return None
+    return optimizer.add_variable(
+        shape=variable.shape,
+        dtype="float32",
+        layout=getattr(variable, "_layout", None),
+        name=f"{variable.path.replace('/', '_')}_remainder",
+    )
+
 
 def assign_weights(
     variable: keras.Variable,

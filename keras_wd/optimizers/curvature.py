@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_number
 from keras_wd.kfac import report
 from keras_wd.optimizers.chain import chain
+from keras_wd.optimizers.rates import number_of
 
 NO_CURVATURE = (
     "`KFAC` must measure curvature before its first step. Received: a step "
@@ -33,10 +33,7 @@ class MeasuresCurvature:
         return self._damping
 
     def _damping_now(self):
-        value = self.damping
-        if isinstance(value, keras.Variable):
-            value = seam.read(value)
-        return float(ops.convert_to_numpy(value))
+        return number_of(self.damping)
 
     @damping.setter
     def damping(self, value: float):

@@ -15,6 +15,8 @@ from keras_wd.errors import check_number
 from keras_wd.kfac.engine import Engine
 from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.ops.kronecker import kl_scale
+from keras_wd.optimizers.clipping import check_replicas
+from keras_wd.optimizers.clipping import clip_over_replicas
 from keras_wd.optimizers.curvature import NO_CURVATURE
 from keras_wd.optimizers.curvature import MeasuresCurvature
 from keras_wd.optimizers.state import load_state
@@ -92,6 +94,8 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
     Martens, 2016; as used with weight decay: Zhang, Wang, Xu and Grosse, 2019.
     """
 
+    clips_whole_batch = True
+
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule,
@@ -140,6 +144,7 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         """Create the velocities, and the factors if they are known."""
         if self.built:
             return
+        check_replicas(self)
         variables = list(variables)
         super().build(variables)
         if self.momentum:
@@ -152,7 +157,7 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         """One step; raises if no curvature has been measured."""
         if not self._has_curvature:
             raise ValueError(NO_CURVATURE)
-        super().apply(grads, trainable_variables)
+        super().apply(clip_over_replicas(self, grads), trainable_variables)
 
     # The one place after clipping and accumulation that sees all gradients;
     # there is no public one. `_get_variable_index` goes with it: on

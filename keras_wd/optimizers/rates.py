@@ -14,6 +14,16 @@ from keras_wd.errors import check_choice
 from keras_wd.errors import check_number
 
 
+def number_of(value) -> float:
+    """A variable's or tensor's value as a Python number.
+
+    `float` cannot read a variable that replicas share.
+    """
+    if isinstance(value, keras.Variable):
+        value = backend.snapshot(value)
+    return float(ops.convert_to_numpy(value))
+
+
 class Rates:
     """One rate per decay: a schedule, or a variable that can be set.
 

@@ -13,7 +13,8 @@ import keras
 from keras import ops
 
 from keras_wd.decays.decay import Decay
-from keras_wd.ops.precision import LOW_PRECISION
+from keras_wd.optimizers import clipping
+from keras_wd.optimizers.assignment import add_remainder
 from keras_wd.optimizers.assignment import assign_weights
 from keras_wd.optimizers.assignment import release_averages
 from keras_wd.optimizers.assignment import update_averages
@@ -39,7 +40,9 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
     rate is a function of `iterations`, which counts real updates. Under
     gradient accumulation a decay acts once per real update. A step that loss
     scaling skips decays nothing. A variable without a gradient is not decayed
-    (JAX passes zeros for unused variables, which count as gradients).
+    (JAX passes zeros for unused variables, which count as gradients). On
+    several devices the inner optimizer's clipping sees the gradient of the
+    whole batch.
 
     bfloat16 and float16 variables: a decay smaller than the variable's
     rounding would be lost, so the part that does not fit is kept in a float32
@@ -108,13 +111,14 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
         """Create the state for `variables` and resolve the selections."""
         if self.built:
             return
+        clipping.check_replicas(self.inner_optimizer)
         variables = list(variables)
         self._selected = self._resolve(variables)
         self.inner_optimizer.build(variables)
         super().build(variables)
         decayed = {i for chosen in self._selected.values() for i in chosen}
         self._remainders = [
-            self._remainder(variable) if index in decayed else None
+            add_remainder(self, variable) if index in decayed else None
             for index, variable in enumerate(variables)
         ]
         if self.use_ema:
@@ -122,17 +126,6 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
             vars(self.inner_optimizer)["_model_variables_moving_average"] = (
                 self._model_variables_moving_average
             )
-
-    def _remainder(self, variable):
-        dtype = keras.backend.standardize_dtype(variable.dtype)
-        if dtype not in LOW_PRECISION:
-            return None
-        return self.add_variable(
-            shape=variable.shape,
-            dtype="float32",
-            layout=getattr(variable, "_layout", None),
-            name=f"{variable.path.replace('/', '_')}_remainder",
-        )
 
     def _resolve(self, variables):
         """The positions each decay acts on, verified."""
@@ -168,7 +161,8 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
         is_update = self._is_update()
 
         grads = step.couple(dict(zip(positions, grads, strict=True)))
-        self.inner_optimizer.apply(list(grads.values()), variables)
+        grads = clipping.before_inner(self.inner_optimizer, grads.values())
+        self.inner_optimizer.apply(grads, variables)
         for position, weights in step.shrink().items():
             assign_weights(
                 self._trainable_variables[position],

@@ -5,7 +5,10 @@ the number of the epoch, so that a run continued at an epoch boundary sees
 what an uninterrupted run sees.
 """
 
+import itertools
 import math
+import threading
+from collections.abc import Callable
 from collections.abc import Iterator
 
 import keras
@@ -47,6 +50,37 @@ def training_batches(
             if augment:
                 images = crop_and_flip(images, rng)
             yield data.standardise(images), batch.labels
+
+
+class Restartable(keras.utils.PyDataset):
+    """Batches that `fit` may begin again.
+
+    On several devices Keras takes a batch to build the model with, which a
+    generator cannot give twice.
+
+    Args:
+        begin: gives the batches from the first on, always the same.
+        count: how many there are.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[tuple]], count: int):
+        super().__init__()
+        self._begin = begin
+        self._count = count
+        self._rest = iter(())
+        self._next = count
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> tuple:
+        # An iteration that was left may still be fetching ahead.
+        with self._lock:
+            if number != self._next:
+                self._rest = itertools.islice(self._begin(), number, None)
+            self._next = number + 1
+            return next(self._rest)
 
 
 def steps_per_epoch(data: DataSet, batch_size: int) -> int:

@@ -11,6 +11,7 @@ from keras_wd.study import executors
 from keras_wd.study import grid
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import unknown
+from keras_wd.study.flags import DEVICES
 
 # Flags of `train` that the grid sets, or that belong to a single run.
 OF_A_RUN = (
@@ -83,6 +84,11 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     for name in OF_A_RUN:
         other = _IN_PLACE.get(name, _DECAYS)
         refused[name] = f"is what the comparison varies. Use {other}"
+    for name in DEVICES:
+        refused[name] = (
+            "is for a single run: a comparison spreads its runs over cores "
+            "(--workers) or a cluster (--executor=ray)"
+        )
     own = define()
     shared = command_line.split(own, arguments, refused, DEFAULTS, "compare")
     if own.executor not in executors.EXECUTORS:

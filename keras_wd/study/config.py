@@ -69,6 +69,7 @@ DEPENDS_ON = {
         "stepwise".__eq__,
         "--decay_schedule=stepwise",
     ),
+    "devices": ("distribute", "data".__eq__, "--distribute=data"),
     **{
         name: ("optimizer", _is_kfac, "--optimizer=kfac")
         for name in flags.GROUPS["K-FAC"]
@@ -131,7 +132,7 @@ def _resumed(arguments, launch):
     differing = sorted(
         f"--{name}"
         for name in stored
-        if name not in (*flags.LAUNCH, "data_dir")
+        if name not in (*flags.LAUNCH, *flags.DEVICES, "data_dir")
         and stored[name] != settings[name]
     )
     if differing:

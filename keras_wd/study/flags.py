@@ -32,6 +32,7 @@ CHOICES = {
         "float64",
     ),
     "jit": ("auto", "true", "false"),
+    "distribute": ("none", "data"),
     "estimator": (
         "fisher",
         "fisher_exact",
@@ -43,6 +44,8 @@ CHOICES = {
 
 # Flags that say how to start a run, not what is run: not stored with it.
 LAUNCH = ("output_dir", "resume", "config")
+# Flags that say what a run is computed on, which may change where it resumes.
+DEVICES = ("distribute", "devices")
 
 GROUPS = {
     "Data": ("dataset", "data_dir", "augment"),
@@ -81,6 +84,7 @@ GROUPS = {
         "curvature_every",
         "invert_every",
     ),
+    "Devices": DEVICES,
     "The run": LAUNCH,
 }
 
@@ -212,6 +216,22 @@ def _define_training(values):
 
 def _define_run(values):
     text, yes_no = definers(values)
+    text(
+        "distribute",
+        "none",
+        "Train on several devices of this machine: data (each takes its part "
+        "of every batch; results as on one device, but for rounding), or "
+        "none. A run may be resumed on other devices.",
+    )
+    flags.DEFINE_integer(
+        "devices",
+        None,
+        "For --distribute=data: how many devices. Default: all GPUs or TPU "
+        "cores. On a machine without, the CPU is made into that many, to try "
+        "it.",
+        lower_bound=1,
+        flag_values=values,
+    )
     text(
         "output_dir",
         None,

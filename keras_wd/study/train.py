@@ -1,6 +1,7 @@
 """`keras-wd train`: one run, from the flags to the report."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from keras_wd.study import checkpoint
 from keras_wd.study import command_line
 from keras_wd.study import config
 from keras_wd.study import datasets
+from keras_wd.study import devices
 from keras_wd.study import files
 from keras_wd.study import flags
 from keras_wd.study import history
@@ -53,9 +55,10 @@ def main(arguments: Sequence[str]) -> int:
             return 0
     else:
         files.check_folder(settings["output_dir"])
-    data = datasets.load(settings["dataset"], settings["data_dir"])
-    with _dtype_policy(settings["dtype_policy"]):
-        return run(settings, data)
+    with devices.sharing(settings):
+        data = datasets.load(settings["dataset"], settings["data_dir"])
+        with _dtype_policy(settings["dtype_policy"]):
+            return run(settings, data)
 
 
 def run(
@@ -94,6 +97,7 @@ def run(
         )
         return INTERRUPTED
     summary = _summary(model, data, folder, stored.seconds)
+    devices.synchronize(model, False)
     with files.replacing(os.path.join(folder, "model.keras")) as draft:
         model.save(draft)
     if picture:
@@ -118,12 +122,15 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
         )
     keras.utils.set_random_seed(settings["seed"])
     model = models.make(settings, data)
+    if settings["distribute"] == "data":
+        devices.synchronize(model, True)
     steps = batches.steps_per_epoch(data, settings["batch_size"])
+    jit_compile = models.jit_compile(model, settings["jit"])
     model.compile(
         recipes.optimizer(settings, steps, model),
         loss=models.loss(model),
         metrics=["accuracy"],
-        jit_compile=models.jit_compile(model, settings["jit"]),
+        jit_compile=devices.jit_compile(settings, jit_compile),
     )
     try:
         model.optimizer.build(model.trainable_variables)
@@ -157,19 +164,24 @@ def _fit(model, settings, data, folder, epochs_done, callbacks):
         settings["augment"] == "auto" and data.is_colour
     )
     images, labels, size = batches.evaluation_arrays(data, data.validation)
+    if settings["distribute"] == "data" and size == settings["batch_size"]:
+        size += 1  # Devices divide batches of that size, and no remainder.
     if epochs_done == epochs:
         return
     *steering, stored = [*_steering(settings, data), *callbacks]
+    steps = batches.steps_per_epoch(data, settings["batch_size"])
+    training = functools.partial(
+        batches.training_batches,
+        data,
+        settings["batch_size"],
+        settings["seed"],
+        range(epochs_done, epochs),
+        augment,
+    )
     model.fit(
-        batches.training_batches(
-            data,
-            settings["batch_size"],
-            settings["seed"],
-            range(epochs_done, epochs),
-            augment,
-        ),
+        batches.Restartable(training, steps * (epochs - epochs_done)),
         shuffle=False,  # the batches are shuffled
-        steps_per_epoch=batches.steps_per_epoch(data, settings["batch_size"]),
+        steps_per_epoch=steps,
         initial_epoch=epochs_done,
         epochs=epochs,
         validation_data=(images, labels),

@@ -34,6 +34,8 @@ REFUSED = {
     "resume": "has no meaning here: a prediction takes short runs only",
     "config": "has no meaning here: give the flags of the run",
     "output_dir": "has another meaning here",
+    "distribute": "is for a single run of keras-wd train",
+    "devices": "is for a single run of keras-wd train",
 }
 DEFAULTS = {"optimizer": "sgd", "decay": "l2", "lr_schedule": "constant"}
 _SUMMARY = (

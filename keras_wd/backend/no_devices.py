@@ -1,0 +1,21 @@
+"""Backends that train on one device here."""
+
+import keras
+
+
+def available() -> tuple[str, int]:
+    """One, of whatever kind."""
+    return "device", 1
+
+
+def split_cpu(count: int) -> None:
+    """Not possible."""
+    raise NotImplementedError(
+        "Training on several devices needs the tensorflow or the jax backend. "
+        f"Received: backend={keras.backend.backend()!r}."
+    )
+
+
+def sharing(count: int, batch_size: int) -> None:
+    """Not possible."""
+    split_cpu(count)

@@ -1,0 +1,95 @@
+"""Clipping the gradient of the whole batch where replicas share it.
+
+Under `tf.distribute` an optimizer of Keras clips what each replica has of the
+gradient before it adds the parts up, which is another step than that of one
+device: half of a gradient of norm 2, cut to norm 1, stays as it is.
+"""
+
+from collections.abc import Iterable
+
+import keras
+from keras import ops
+
+from keras_wd import backend
+from keras_wd.backend import curvature as seam
+
+
+def check_replicas(optimizer: keras.optimizers.Optimizer) -> None:
+    """Raise if the optimizer cannot step on several replicas.
+
+    Raises:
+        ValueError: for what Keras does inside a condition, where TensorFlow
+            cannot add up replicas.
+    """
+    replicas = backend.replica_count()
+    if replicas == 1:
+        return
+    for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+        if name == "ema_overwrite_frequency" and not optimizer.use_ema:
+            continue
+        value = getattr(optimizer, name)
+        if value is not None:
+            raise ValueError(
+                f"`{name}` must be None on several replicas of tf.distribute, "
+                "which Keras cannot bring together in a step it takes "
+                f"sometimes. Received: {name}={value} with {replicas} "
+                "replicas. Leave it out, or use the JAX backend with "
+                "keras.distribution.DataParallel."
+            )
+
+
+def clip_over_replicas(
+    optimizer: keras.optimizers.Optimizer, gradients: Iterable
+) -> list:
+    """This replica's share of the clipped gradient of the whole batch.
+
+    On one replica the gradients stay as they are, for the optimizer to clip.
+    On n, the shares are added up, clipped as the optimizer says, and divided
+    by n: the optimizer's own clip then finds nothing to do.
+
+    Args:
+        optimizer: whose `clipnorm`, `global_clipnorm`, `clipvalue` and
+            `loss_scale_factor` count.
+        gradients: of this replica; None for a variable without one.
+    """
+    gradients = list(gradients)
+    replicas = backend.replica_count()
+    clips = optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue
+    if replicas == 1 or not any(clips):
+        return gradients
+    present = [i for i, g in enumerate(gradients) if g is not None]
+    summed = seam.sum_over_replicas(
+        [ops.convert_to_tensor(gradients[i], sparse=False) for i in present]
+    )
+    # Keras divides by the loss scale before it clips.
+    scale = optimizer.loss_scale_factor or 1.0
+    clipped = _clipped(*clips, [g / scale for g in summed])
+    for i, gradient in zip(present, clipped, strict=True):
+        gradients[i] = gradient * (scale / replicas)
+    return gradients
+
+
+def before_inner(
+    inner: keras.optimizers.Optimizer, gradients: Iterable
+) -> list:
+    """What a wrapper passes on to the optimizer inside of it."""
+    if getattr(inner, "clips_whole_batch", False):
+        return list(gradients)
+    return clip_over_replicas(inner, gradients)
+
+
+def _clipped(norm, global_norm, value, gradients):
+    """What the first setting of three, as in Keras, makes of gradients."""
+    if norm:
+        return [g * _factor([g], norm) for g in gradients]
+    if global_norm:
+        factor = _factor(gradients, global_norm)
+        return [g * ops.cast(factor, g.dtype) for g in gradients]
+    return [ops.clip(g, -value, value) for g in gradients]
+
+
+def _factor(gradients, limit):
+    squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
+    norm = ops.sqrt(sum(squares))
+    factor = limit / ops.maximum(norm, limit)
+    return ops.cast(factor, gradients[0].dtype)

@@ -1,0 +1,77 @@
+"""Several devices of one machine end with the weights of one device."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tests.distribution import cases
+from tests.distribution.processes import finish
+from tests.distribution.processes import start
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+LAYOUTS = [("data", name) for name in cases.CASES]
+if not TENSORFLOW:
+    LAYOUTS += [("model", name) for name in cases.ON_MODEL]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("devices")
+    finish(start("tests.distribution.one_host", folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    return json.loads((folder / "report.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("layout, name", LAYOUTS)
+def test_devices_take_the_steps_of_one(layout, name, folder):
+    cases.assert_same(np.load(folder / f"{layout}-{name}.npz"), name)
+
+
+def test_callbacks_read_and_steer_the_optimizer_of_all_devices(report):
+    model, callbacks = cases.observed()
+    expected = cases.fit(model, callbacks, epochs=2).history
+    assert expected["weight_decay"][-1] < 0.5
+    assert {"effective_learning_rate", "rotation"} <= set(expected)
+    assert report["history"].keys() == expected.keys()
+    for key, values in expected.items():
+        found = report["history"][key]
+        np.testing.assert_allclose(found, values, rtol=1e-3, err_msg=key)
+
+
+def test_a_broken_fit_is_resumed_to_the_same_bits(folder):
+    whole = np.load(folder / "data-whole.npz")
+    resumed = np.load(folder / "data-resumed.npz")
+    for key in whole:
+        np.testing.assert_array_equal(resumed[key], whole[key])
+
+
+if TENSORFLOW:
+
+    def test_what_keras_does_now_and_then_is_refused(report):
+        accumulation, overwriting = report["refusals"]
+        for name, message in (
+            ("gradient_accumulation_steps=2", accumulation),
+            ("ema_overwrite_frequency=5", overwriting),
+        ):
+            assert "must be None on several replicas" in message
+            assert f"{name} with 2 replicas" in message
+
+else:
+
+    def test_the_model_axis_holds_kernels_and_slots_in_parts(report):
+        for shards in report["shards"].values():
+            assert shards["sequential/dense/kernel"] == [8, 3]
+            assert shards["sequential/dense_1/kernel"] == [3, 3]
+        slots = report["shards"]["sgdw"]
+        assert slots["sgd/sequential_dense_kernel_momentum"] == [8, 3]
+        factors = report["shards"]["kfac"]
+        assert factors["kfac/sequential_dense_kernel_velocity"] == [8, 3]
+        # Every device has the factors, and inverts them, whole.
+        key = "kfac/sequential_dense_kernel_output_factor_inverse"
+        assert factors[key] == [6, 6]

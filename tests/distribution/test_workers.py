@@ -1,0 +1,47 @@
+"""Two processes end with the weights of one device on the whole batch."""
+
+import socket
+
+import keras
+import numpy as np
+import pytest
+
+from tests.distribution import cases
+from tests.distribution.processes import finish
+from tests.distribution.processes import start
+
+
+def free_addresses(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for one in sockets:
+        one.close()
+    return ",".join(addresses)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    addresses = free_addresses(2)
+    module = "tests.distribution.worker"
+    finish(*(start(module, i, addresses, folder) for i in range(2)))
+    return folder
+
+
+@pytest.mark.parametrize("name", cases.ON_WORKERS)
+def test_workers_take_the_steps_of_one(name, folder):
+    first, second = (np.load(folder / f"{i}-{name}.npz") for i in range(2))
+    cases.assert_same(first, name)
+    for key in first:
+        np.testing.assert_array_equal(second[key], first[key])
+
+
+if keras.backend.backend() == "tensorflow":
+
+    def test_fit_is_what_keras_does_not_do_with_workers(folder):
+        # The day this fails, `fit` can be used in place of the loop.
+        for index in range(2):
+            text = (folder / f"{index}-fit.txt").read_text("utf-8")
+            assert "PerReplica" in text
