@@ -7,6 +7,7 @@ from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.decay import DecayCallback
 from keras_wd.callbacks.loss import batch_loss
 from keras_wd.errors import check_count
+from keras_wd.errors import check_fraction
 from keras_wd.errors import check_number
 
 
@@ -147,11 +148,7 @@ class AutoL2(DecayCallback):
         self.factor = check_number("factor", factor, above=1)
         self.delay = check_number("delay", delay, minimum=0)
         self.patience = check_count("patience", patience)
-        self.smoothing = check_number("smoothing", smoothing, minimum=0)
-        if self.smoothing >= 1:
-            raise ValueError(
-                f"`smoothing` must be < 1. Received: smoothing={smoothing!r}"
-            )
+        self.smoothing = check_fraction("smoothing", smoothing)
         self.minimum = check_number("minimum", minimum, minimum=0)
         if batch_size is not None:
             batch_size = check_count("batch_size", batch_size)
