@@ -8,6 +8,7 @@
 `read`        a variable's value
 `scope`       where variables of a model's optimizer are created
 `sum_over_replicas`  of gradients inside a step
+`require`     raise where all of this is missing
 """
 
 import keras
@@ -35,16 +36,25 @@ else:
     from keras_wd.backend.no_curvature import compiled
     from keras_wd.backend.no_curvature import jvp
     from keras_wd.backend.no_curvature import read
+    from keras_wd.backend.no_curvature import refuse
     from keras_wd.backend.no_curvature import scope
     from keras_wd.backend.no_curvature import sum_over_replicas
     from keras_wd.backend.no_curvature import tapped_vjp
     from keras_wd.backend.no_curvature import traced
+
+
+def require(name: str) -> None:
+    """Raise a ValueError about `name` on a backend without curvature."""
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        refuse(name)
+
 
 __all__ = [
     "cholesky",
     "compiled",
     "jvp",
     "read",
+    "require",
     "scope",
     "sum_over_replicas",
     "tapped_vjp",

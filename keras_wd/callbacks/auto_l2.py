@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from keras_wd.backend import curvature as seam
 from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.decay import DecayCallback
 from keras_wd.callbacks.loss import batch_loss
@@ -143,6 +144,7 @@ class AutoL2(DecayCallback):
         batch_size: int | None = None,
         seed: int = 0,
     ):
+        seam.require("AutoL2")
         super().__init__(decay)
         self.every = check_count("every", every)
         self.factor = check_number("factor", factor, above=1)

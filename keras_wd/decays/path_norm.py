@@ -250,7 +250,7 @@ class PathNorm(Decay):
         """
         variables = trainable_variables(model)
         weights = [variables[i].value for i in self.select(variables)]
-        return float(self.penalty(weights))
+        return float(ops.convert_to_numpy(self.penalty(weights)))
 
     def _norms(self, number, pair):
         """`|w_i|` and `|v_i|` of a pair."""

@@ -94,6 +94,7 @@ def jacobian_norm(
     Source: Zhang, Wang, Xu and Grosse, 2019, "Three Mechanisms of Weight
     Decay Regularization", section 4.2.
     """
+    seam.require("jacobian_norm")
     check_choice("method", method, METHODS)
     projections = check_count("projections", projections, minimum=2)
     batch_size = check_count("batch_size", batch_size)
@@ -157,6 +158,7 @@ class JacobianNorm(keras.metrics.Metric):
         name: str = "jacobian_norm",
         dtype: str | None = None,
     ):
+        seam.require("JacobianNorm")
         super().__init__(name=check_name("name", name), dtype=dtype)
         self.method = check_choice("method", method, METHODS)
         self.projections = check_count("projections", projections, minimum=2)

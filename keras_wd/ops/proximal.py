@@ -68,8 +68,9 @@ def _convex_root(a, s, p, fused):
         t = positive * _log_newton(log_c, p)
     usable = ops.where(t > 0, t, positive)
     polished = _newton_step(usable, positive, s, p, fused)
-    # Beyond the range of the float the step is not a number.
-    improves = (t > 0) & (polished > 0) & (polished <= positive)
+    # Beyond the range of the float the step is not a number, or leads away
+    # because the power of a number that small is zero.
+    improves = (t > 0) & (polished > 0.5 * t) & (polished < 2 * t)
     return ops.where(a > 0, ops.where(improves, polished, t), 0.0)
 
 

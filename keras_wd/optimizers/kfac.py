@@ -103,6 +103,7 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         seed: int | None = None,
         **kwargs,
     ):
+        seam.require("KFAC")
         learning_rate = check_learning_rate(learning_rate)
         if seed is not None:
             seed = check_seed("seed", seed)
