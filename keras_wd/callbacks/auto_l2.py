@@ -79,7 +79,8 @@ class AutoL2(DecayCallback):
     last drop, and the last `patience` losses are all at or above the least
     loss before them, or the last `patience` accuracies all at or below the
     highest before. The extremes are kept over drops. (`delay / rate` steps
-    with `coupling="independent"`, where the learning rate plays no role.)
+    with `coupling="independent"`, where the learning rate plays no role.) A
+    loss that is not finite is above every other.
 
     Convention: the rate is that of `decays.L2` in `WeightDecay`, for the
     penalty `(rate / 2) |w|^2`; the rate the decay is made with is the first.
@@ -176,10 +177,14 @@ class AutoL2(DecayCallback):
         past = memory.pop("smoothed", None)
         history = History(**memory)
         x, y, sample_weight = self._batches.batch(history.measurements)
-        values = self._measure(x, y, sample_weight)
+        loss, accuracy = self._measure(x, y, sample_weight)
+        # A loss that is not finite is worse than any other.
+        values = [loss if math.isfinite(loss) else math.inf, accuracy]
         if past is not None:
             values = [
                 self.smoothing * old + (1 - self.smoothing) * new
+                if math.isfinite(old)
+                else new
                 for old, new in zip(past, values, strict=True)
             ]
         rate = self.rate

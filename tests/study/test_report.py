@@ -63,3 +63,9 @@ def test_a_summary_is_json_even_if_the_loss_is_not_finite(tmp_path):
 )
 def test_a_run_is_described_in_a_line(flags, line):
     assert report.describe(config.from_command_line(flags)) == line
+
+
+def test_the_name_of_a_file_is_no_formula(tmp_path):
+    path = tmp_path / "picture.png"
+    picture.draw(_rows(1), str(path), r"digits, $\frac{$.keras", 0.5)
+    assert path.stat().st_size
