@@ -1,10 +1,12 @@
 """Checks of what a user typed, with one wording for all of them."""
 
 import difflib
-import math
 import numbers
 from collections.abc import Iterable
 from collections.abc import Sequence
+
+# Numbers become float32 tensors.
+_LARGEST = 3.4e38
 
 
 def check_number(
@@ -15,7 +17,10 @@ def check_number(
     minimum: float | None = None,
     maximum: float | None = None,
 ) -> float:
-    """Return `value` as a float, or raise if it is not a number in range."""
+    """Return `value` as a float, or raise if it is not a number in range.
+
+    A number too large for float32 is infinite in every computation.
+    """
     bounds = []
     if above is not None:
         bounds.append(f"> {above:g}")
@@ -26,7 +31,7 @@ def check_number(
     fits = (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        and _is_finite(value)
         and (above is None or value > above)
         and (minimum is None or value >= minimum)
         and (maximum is None or value <= maximum)
@@ -39,15 +44,26 @@ def check_number(
     return float(value)
 
 
-def check_count(name: str, value: int, *, minimum: int = 1) -> int:
-    """Return `value`, or raise if it is not an integer >= `minimum`."""
+def _is_finite(value):
+    try:
+        return abs(float(value)) <= _LARGEST
+    except OverflowError:
+        return False
+
+
+def check_count(
+    name: str, value: int, *, minimum: int = 1, maximum: int | None = None
+) -> int:
+    """Return `value`, or raise if it is not an integer in range."""
     if (
         not isinstance(value, numbers.Integral)
         or isinstance(value, bool)
         or value < minimum
+        or (maximum is not None and value > maximum)
     ):
+        end = "" if maximum is None else f" and <= {maximum}"
         raise ValueError(
-            f"`{name}` must be an integer >= {minimum}. "
+            f"`{name}` must be an integer >= {minimum}{end}. "
             f"Received: {name}={value!r}"
         )
     return int(value)
@@ -56,11 +72,45 @@ def check_count(name: str, value: int, *, minimum: int = 1) -> int:
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     """Return `value`, or raise naming the choices and the nearest one."""
     choices = list(choices)
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(
             f"`{name}` must be one of {listed}. "
             f"Received: {name}={value!r}{did_you_mean(value, choices)}"
+        )
+    return value
+
+
+def check_seed(name: str, value: int) -> int:
+    """Return `value`, or raise if nothing can be drawn with it."""
+    return check_count(name, value, minimum=0, maximum=2**31 - 1)
+
+
+def check_fraction(name: str, value: float) -> float:
+    """Return `value` as a float, or raise if it is not in [0, 1)."""
+    value = check_number(name, value, minimum=0)
+    if value >= 1:
+        raise ValueError(f"`{name}` must be < 1. Received: {name}={value!r}")
+    return value
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Return `value`, or raise if it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(
+            f"`{name}` must be True or False. Received: {name}={value!r}"
+        )
+    return value
+
+
+def check_name(name: str, value: str | None) -> str | None:
+    """Return `value`, or raise if it is not None and no variable's name."""
+    if value is not None and (
+        not isinstance(value, str) or not value or "/" in value
+    ):
+        raise ValueError(
+            f"`{name}` must be a string without '/' and not empty, or None. "
+            f"Received: {name}={value!r}"
         )
     return value
 

@@ -90,10 +90,10 @@ class GroupLasso(keras.regularizers.Regularizer):
         check_axis_fits("axis", self.axis, x.shape, "the regularized weight")
         axes = reduced_axes(len(x.shape), self.axis)
         squares = ops.sum(ops.square(x), axis=axes)
-        positive = squares > 0
+        zero = squares == 0
         # The inner `where` keeps the gradient of the square root finite.
-        norms = ops.sqrt(ops.where(positive, squares, 1.0))
-        return self.weight_decay * ops.sum(ops.where(positive, norms, 0.0))
+        norms = ops.sqrt(ops.where(zero, 1.0, squares))
+        return self.weight_decay * ops.sum(ops.where(zero, 0.0, norms))
 
     def get_config(self) -> dict:
         axis = list(self.axis) if isinstance(self.axis, tuple) else self.axis

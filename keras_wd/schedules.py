@@ -6,6 +6,7 @@ is a rate as it is; those here are made for decay. In the decoupled coupling a
 step shrinks the weights by `learning_rate(t) * rate(t)`.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 
 import keras
@@ -30,6 +31,25 @@ def check_rate(
             f"`{name}` must be a finite number >= 0 or a "
             "`keras.optimizers.schedules.LearningRateSchedule`. "
             f"Received: {name}={rate!r}"
+        ) from error
+
+
+def check_learning_rate(
+    learning_rate: float | LearningRateSchedule | Callable,
+) -> float | LearningRateSchedule | Callable:
+    """Return what a Keras optimizer takes, or raise if it would be nonsense.
+
+    Keras itself takes negative numbers and NaN, and refuses integers.
+    """
+    if callable(learning_rate) and not isinstance(learning_rate, type):
+        return learning_rate
+    try:
+        return check_rate("learning_rate", learning_rate)
+    except ValueError as error:
+        raise ValueError(
+            "`learning_rate` must be a finite number >= 0, a "
+            "`keras.optimizers.schedules.LearningRateSchedule` or a function "
+            f"without arguments. Received: learning_rate={learning_rate!r}"
         ) from error
 
 

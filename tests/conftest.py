@@ -46,7 +46,10 @@ def gradient():
 
 @pytest.fixture
 def compiled():
-    """`compiled(function)`: the function of tensors, compiled by XLA."""
+    """`compiled(function)`: the function of tensors, compiled by XLA.
+
+    On torch, which has no XLA, it stays as it is.
+    """
     return _compiled
 
 
@@ -60,6 +63,10 @@ def _gradient(function, array):
             tape.watch(x)
             value = function(x)
         return np.asarray(tape.gradient(value, x))
+    if keras.backend.backend() == "torch":
+        x = ops.convert_to_tensor(array).requires_grad_()
+        function(x).backward()
+        return x.grad.numpy()
     import jax
 
     return np.asarray(jax.grad(function)(jax.numpy.asarray(array)))
@@ -70,6 +77,8 @@ def _compiled(function):
         import tensorflow as tf
 
         compute = tf.function(function, jit_compile=True, autograph=False)
+    elif keras.backend.backend() == "torch":
+        compute = function
     else:
         import jax
 

@@ -273,17 +273,3 @@ def test_an_unknown_command_is_refused_with_the_choices(capsys):
     errors = capsys.readouterr().err
     assert "Choose one of: compare, train, tune" in errors
     assert "Did you mean 'train'" in errors
-
-
-def test_importing_the_package_imports_nothing_of_the_command_line():
-    code = (
-        "import sys, keras; before = set(sys.modules); import keras_wd; "
-        "new = set(sys.modules) - before; "
-        "print([m for m in new if m.split('.')[0] in "
-        "('tensorflow_datasets', 'matplotlib', 'sklearn', 'absl') "
-        "or m.startswith('keras_wd.study')])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "[]", done.stderr

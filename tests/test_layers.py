@@ -1,7 +1,6 @@
 """The layers of the package: an import goes only down."""
 
 import ast
-import subprocess
 import sys
 from pathlib import Path
 
@@ -213,29 +212,3 @@ def test_all_is_sorted(path):
         if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
             names = ast.literal_eval(node.value)
             assert names == sorted(names) and len(set(names)) == len(names)
-
-
-HEAVY = sorted(STUDY_ONLY)
-CHECK = f"""
-import sys
-import keras
-# Keras itself looks for some of them.
-before = set(sys.modules)
-import keras_wd
-new = set(sys.modules) - before
-heavy = [name for name in {HEAVY!r} if name in new]
-assert not heavy, heavy
-assert "keras_wd.decays" in new and "keras_wd.study" not in new
-print("light")
-"""
-
-
-def test_importing_the_package_is_light():
-    result = subprocess.run(
-        [sys.executable, "-c", CHECK],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert "light" in result.stdout

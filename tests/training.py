@@ -31,7 +31,7 @@ def compiled_network(optimizer, jit_compile=False, **arguments):
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        jit_compile=jit_compile,
+        jit_compile=jit_compile and keras.backend.backend() != "torch",
     )
     return model
 

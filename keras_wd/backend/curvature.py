@@ -10,6 +10,7 @@
 `scope`       where variables of a model's optimizer are created
 `sum_over_replicas`  of gradients inside a step
 `xla_pays_for_few_runs`  whether to compile a measurement by XLA
+`require`     raise where all of this is missing
 """
 
 import keras
@@ -42,11 +43,19 @@ else:
     from keras_wd.backend.no_curvature import for_each
     from keras_wd.backend.no_curvature import jvp
     from keras_wd.backend.no_curvature import read
+    from keras_wd.backend.no_curvature import refuse
     from keras_wd.backend.no_curvature import scope
     from keras_wd.backend.no_curvature import sum_over_replicas
     from keras_wd.backend.no_curvature import tapped_vjp
     from keras_wd.backend.no_curvature import traced
     from keras_wd.backend.no_curvature import xla_pays_for_few_runs
+
+
+def require(name: str) -> None:
+    """Raise a ValueError about `name` on a backend without curvature."""
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        refuse(name)
+
 
 __all__ = [
     "cholesky",
@@ -54,6 +63,7 @@ __all__ = [
     "for_each",
     "jvp",
     "read",
+    "require",
     "scope",
     "sum_over_replicas",
     "tapped_vjp",

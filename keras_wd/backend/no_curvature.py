@@ -1,13 +1,19 @@
-"""Backends without a K-FAC: the package imports, K-FAC itself says no."""
+"""Backends without a K-FAC: the package imports, what needs it says no."""
 
 import keras
 
 
-def _refuse(*args, **kwargs):
-    raise NotImplementedError(
-        "`KFAC` must run on the tensorflow or the jax backend. Received: "
-        f"backend={keras.backend.backend()!r}."
+def refuse(name: str) -> None:
+    """Raise: this backend lacks what `name` is made of."""
+    raise ValueError(
+        f"`{name}` must run on TensorFlow or JAX. Received: "
+        f"backend={keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow or "
+        "KERAS_BACKEND=jax."
     )
+
+
+def _refuse(*args, **kwargs):
+    refuse("keras_wd.backend.curvature")
 
 
 cholesky = compiled = for_each = jvp = read = scope = _refuse

@@ -3,10 +3,12 @@
 import dataclasses
 import math
 
+from keras_wd.backend import curvature as seam
 from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.decay import DecayCallback
 from keras_wd.callbacks.loss import batch_loss
 from keras_wd.errors import check_count
+from keras_wd.errors import check_fraction
 from keras_wd.errors import check_number
 from keras_wd.optimizers.rates import number_of
 
@@ -78,7 +80,8 @@ class AutoL2(DecayCallback):
     last drop, and the last `patience` losses are all at or above the least
     loss before them, or the last `patience` accuracies all at or below the
     highest before. The extremes are kept over drops. (`delay / rate` steps
-    with `coupling="independent"`, where the learning rate plays no role.)
+    with `coupling="independent"`, where the learning rate plays no role.) A
+    loss that is not finite is above every other.
 
     Convention: the rate is that of `decays.L2` in `WeightDecay`, for the
     penalty `(rate / 2) |w|^2`; the rate the decay is made with is the first.
@@ -143,16 +146,13 @@ class AutoL2(DecayCallback):
         batch_size: int | None = None,
         seed: int = 0,
     ):
+        seam.require("AutoL2")
         super().__init__(decay)
         self.every = check_count("every", every)
         self.factor = check_number("factor", factor, above=1)
         self.delay = check_number("delay", delay, minimum=0)
         self.patience = check_count("patience", patience)
-        self.smoothing = check_number("smoothing", smoothing, minimum=0)
-        if self.smoothing >= 1:
-            raise ValueError(
-                f"`smoothing` must be < 1. Received: smoothing={smoothing!r}"
-            )
+        self.smoothing = check_fraction("smoothing", smoothing)
         self.minimum = check_number("minimum", minimum, minimum=0)
         if batch_size is not None:
             batch_size = check_count("batch_size", batch_size)
@@ -178,10 +178,14 @@ class AutoL2(DecayCallback):
         past = memory.pop("smoothed", None)
         history = History(**memory)
         x, y, sample_weight = self._batches.batch(history.measurements)
-        values = self._measure(x, y, sample_weight)
+        loss, accuracy = self._measure(x, y, sample_weight)
+        # A loss that is not finite is worse than any other.
+        values = [loss if math.isfinite(loss) else math.inf, accuracy]
         if past is not None:
             values = [
                 self.smoothing * old + (1 - self.smoothing) * new
+                if math.isfinite(old)
+                else new
                 for old, new in zip(past, values, strict=True)
             ]
         rate = self.rate

@@ -5,11 +5,14 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
+from keras_wd.errors import check_seed
+
 _BATCH_SIZE = 128
 
 
 def batches_of(data: object, batch_size: int | None, seed: int):
     """A source of batches (x, y, sample_weight) of what `fit` takes."""
+    check_seed("seed", seed)
     if isinstance(data, keras.utils.PyDataset):
         _refuse_batch_size(batch_size)
         return _Indexed(data)

@@ -4,6 +4,7 @@ import keras
 
 from keras_wd.callbacks.batches import batches_of
 from keras_wd.errors import check_count
+from keras_wd.errors import check_flag
 from keras_wd.optimizers.chain import chain
 from keras_wd.optimizers.kfac import KFAC
 
@@ -71,7 +72,9 @@ class Curvature(keras.callbacks.Callback):
         if batch_size is not None:
             batch_size = check_count("batch_size", batch_size)
         self.batch_size = batch_size
-        self.first_pass = first_pass
+        self.first_pass = check_flag("first_pass", first_pass)
+        if not isinstance(verbose, bool):
+            check_count("verbose", verbose, minimum=0)
         self.verbose = verbose
         self._batches = batches_of(data, batch_size, seed)
         self._steps = None

@@ -4,6 +4,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.errors import check_choice
+from keras_wd.errors import check_name
 from keras_wd.optimizers.chain import chain
 from keras_wd.optimizers.rates import number_of
 from keras_wd.optimizers.weight_decay import WeightDecay
@@ -18,7 +19,7 @@ class DecayCallback(keras.callbacks.Callback):
 
     def __init__(self, decay: str | None = None):
         super().__init__()
-        self.decay = decay
+        self.decay = check_name("decay", decay)
         self._name = None
         self._steps = None
         self._last = -1

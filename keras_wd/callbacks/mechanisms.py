@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_wd import backend
+from keras_wd.backend import curvature as seam
 from keras_wd.callbacks.decay import rate_logs
 from keras_wd.decays import PathNorm
 from keras_wd.errors import check_count
@@ -93,6 +94,7 @@ class Mechanisms(keras.callbacks.Callback):
     """
 
     def __init__(self, x: object, every: int = 5, batch_size: int = 512):
+        seam.require("Mechanisms")
         super().__init__()
         self.x = x
         self.every = check_count("every", every)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_wd.errors import check_number
 from keras_wd.graph.invariance import invariant_variables
 from keras_wd.graph.invariance import scale_invariant
 from keras_wd.metrics.rates import norm_of
@@ -61,7 +62,7 @@ class NormTransfer(keras.callbacks.Callback):
 
     def __init__(self, norms: Sequence[Mapping[str, float]] | None = None):
         super().__init__()
-        self.norms = [] if norms is None else [dict(epoch) for epoch in norms]
+        self.norms = [] if norms is None else _checked(norms)
         self._imposes = norms is not None
         self._names = []
 
@@ -100,5 +101,30 @@ class NormTransfer(keras.callbacks.Callback):
                 f"{len(self.norms)} for epoch {epoch}, counted from 0."
             )
         for name, variable in variables.items():
-            factor = self.norms[epoch][name] / norm_of(variable)
+            norm = norm_of(variable)
+            if not 0 < norm < np.inf:
+                raise ValueError(
+                    "`NormTransfer` must be used with weights whose norm can "
+                    f"be changed. Received: {variable.path} with norm {norm} "
+                    f"after epoch {epoch}, counted from 0."
+                )
+            factor = self.norms[epoch][name] / norm
             variable.assign(np.float32(factor) * variable.value)
+
+
+def _checked(norms):
+    """Copies of the recorded norms, or an error."""
+    if not isinstance(norms, list | tuple) or not all(
+        isinstance(epoch, Mapping) for epoch in norms
+    ):
+        raise ValueError(
+            "`norms` must be a list with one dictionary of norms per epoch, "
+            f"as another NormTransfer recorded it. Received: norms={norms!r}"
+        )
+    return [
+        {
+            name: check_number(f"norms[{number}][{name!r}]", norm, above=0)
+            for name, norm in epoch.items()
+        }
+        for number, epoch in enumerate(norms)
+    ]

@@ -58,6 +58,11 @@ class ReduceDecayOnPlateau(DecayCallback):
         decay: str | None = None,
     ):
         super().__init__(decay)
+        if not isinstance(monitor, str) or not monitor:
+            raise ValueError(
+                "`monitor` must be the name of a number in the logs. "
+                f"Received: monitor={monitor!r}"
+            )
         self.monitor = monitor
         self.factor = check_number("factor", factor, above=0)
         if self.factor >= 1:

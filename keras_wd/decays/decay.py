@@ -11,6 +11,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
 from keras_wd.errors import check_choice
+from keras_wd.errors import check_name
 from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
@@ -63,7 +64,7 @@ class Decay(abc.ABC):
             where = selections.kernels()
         self.where = selections.check_selection("where", where)
         self.coupling = check_choice("coupling", coupling, self.couplings)
-        self.name = name or _snake_case(type(self).__name__)
+        self.name = check_name("name", name) or _snake_case(type(self).__name__)
 
     def select(self, variables: Sequence[keras.Variable]) -> list[int]:
         """Positions of the variables this decay acts on, in its order."""

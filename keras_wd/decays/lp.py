@@ -236,7 +236,7 @@ class ProximalLp(_PowerDecay):
         coupling: str = "decoupled",
         name: str | None = None,
     ):
-        if coupling == "coupled":
+        if isinstance(coupling, str) and coupling == "coupled":
             raise ValueError(
                 "`coupling` must be 'decoupled' or 'independent' for a "
                 "proximal step. Received: coupling='coupled'. Use "

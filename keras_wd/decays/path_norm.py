@@ -17,6 +17,7 @@ from keras_wd.decays.units import HomogeneousUnits
 from keras_wd.decays.units import chains
 from keras_wd.decays.units import check_units
 from keras_wd.decays.units import list_roles
+from keras_wd.errors import check_flag
 from keras_wd.ops.paths import balancing_factors
 from keras_wd.ops.paths import input_norms
 from keras_wd.ops.paths import normalizing_factors
@@ -112,8 +113,8 @@ class PathNorm(Decay):
     ):
         super().__init__(weight_decay, coupling=coupling, name=name)
         self.units = check_units(units)
-        self.balance = _check_flag("balance", balance)
-        self.absorb = _check_flag("absorb", absorb)
+        self.balance = check_flag("balance", balance)
+        self.absorb = check_flag("absorb", absorb)
         if absorb and coupling == "coupled":
             raise ValueError(
                 "`absorb` must be False with coupling='coupled', which does "
@@ -249,7 +250,7 @@ class PathNorm(Decay):
         """
         variables = trainable_variables(model)
         weights = [variables[i].value for i in self.select(variables)]
-        return float(self.penalty(weights))
+        return float(ops.convert_to_numpy(self.penalty(weights)))
 
     def _norms(self, number, pair):
         """`|w_i|` and `|v_i|` of a pair."""
@@ -281,11 +282,3 @@ class PathNorm(Decay):
             "balance": self.balance,
             "absorb": self.absorb,
         }
-
-
-def _check_flag(name, value):
-    if not isinstance(value, bool):
-        raise ValueError(
-            f"`{name}` must be True or False. Received: {name}={value!r}"
-        )
-    return value

@@ -69,8 +69,9 @@ class HomogeneousUnits:
         _check_paths(self, "inner_biases")
         if self.biases_before is not None:
             _check_paths(self, "biases_before")
-        check_count("positions", self.positions)
-        check_count("channels", self.channels)
+        for name in ("positions", "channels"):
+            number = check_count(name, getattr(self, name))
+            object.__setattr__(self, name, number)
 
     @property
     def kernels(self) -> tuple[str, str]:
@@ -91,23 +92,24 @@ class HomogeneousUnits:
         return cls(**config)
 
 
-def check_units(units: Sequence) -> list[HomogeneousUnits]:
+def check_units(units: Sequence, name: str = "units") -> list[HomogeneousUnits]:
     """Return `units` as a list of pairs, or raise.
 
     Args:
         units: `HomogeneousUnits`, or dictionaries of their arguments.
+        name: of the argument.
     """
     if not isinstance(units, list | tuple) or not units:
         raise ValueError(
-            "`units` must be a list of pairs of layers with at least one in "
+            f"`{name}` must be a list of pairs of layers with at least one in "
             "it, as graph.homogeneous_units(model) returns. Received: "
-            f"units={units!r}. graph.explain(model) says why layers have no "
+            f"{name}={units!r}. graph.explain(model) says why layers have no "
             "partner."
         )
-    units = [_one_pair(pair) for pair in units]
+    units = [_one_pair(pair, name) for pair in units]
     if units[0].biases_before is not None:
         raise ValueError(
-            "`units` must begin with a pair that stands alone. Received: "
+            f"`{name}` must begin with a pair that stands alone. Received: "
             f"biases_before={units[0].biases_before!r} in the first pair, "
             "which has no pair before it."
         )
@@ -152,7 +154,7 @@ def list_roles(
     return roles
 
 
-def _one_pair(pair):
+def _one_pair(pair, name):
     if isinstance(pair, HomogeneousUnits):
         return pair
     if isinstance(pair, Mapping):
@@ -160,11 +162,12 @@ def _one_pair(pair):
             return HomogeneousUnits(**pair)
         except TypeError as error:
             raise ValueError(
-                "`units` must be dictionaries of the arguments of "
+                f"`{name}` must be dictionaries of the arguments of "
                 f"HomogeneousUnits. Received: {dict(pair)!r}: {error}"
             ) from error
     raise ValueError(
-        f"`units` must be a list of HomogeneousUnits. Received: {pair!r} in it."
+        f"`{name}` must be a list of HomogeneousUnits. Received: {pair!r} in "
+        f"{name}."
     )
 
 

@@ -148,8 +148,22 @@ class Engine:
         )
 
     def invert(self, damping: float, jit_compile: bool) -> None:
-        """Renew the inverses from the averages."""
+        """Renew the inverses from the averages.
+
+        Raises:
+            ValueError: if a block has none: its inverse would be that of the
+                damping alone, and its step far too large.
+        """
         start = time.perf_counter()
+        updates = ops.convert_to_numpy(seam.read(self.state.updates))
+        if not updates.all():
+            raise ValueError(
+                "`x` must have given every block a finite curvature before "
+                "the inverses are made. Received: only statistics that are "
+                f"NaN or infinite for {np.count_nonzero(updates == 0)} of "
+                f"{len(updates)} blocks. Look for such values in the data and "
+                "the weights."
+            )
         if self._inversion is None or self._inversion[0] != jit_compile:
             self._inversion = (jit_compile, Inversion(self.state, jit_compile))
         self._inversion[1](damping)

@@ -78,6 +78,7 @@ def gauss_newton_norm(
     Source: Zhang, Wang, Xu and Grosse, 2019, "Three Mechanisms of Weight
     Decay Regularization", section 4.2, lemma 2.
     """
+    seam.require("gauss_newton_norm")
     check_choice("form", form, FORMS)
     batch_size = check_count("batch_size", batch_size)
     inputs = checked_inputs(model, x, floats=False)

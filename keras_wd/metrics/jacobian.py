@@ -10,6 +10,8 @@ from keras import ops
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
+from keras_wd.errors import check_name
+from keras_wd.errors import check_seed
 from keras_wd.metrics.probing import batches_of
 from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import count_examples
@@ -92,6 +94,7 @@ def jacobian_norm(
     Source: Zhang, Wang, Xu and Grosse, 2019, "Three Mechanisms of Weight
     Decay Regularization", section 4.2.
     """
+    seam.require("jacobian_norm")
     check_choice("method", method, METHODS)
     projections = check_count("projections", projections, minimum=2)
     batch_size = check_count("batch_size", batch_size)
@@ -155,10 +158,11 @@ class JacobianNorm(keras.metrics.Metric):
         name: str = "jacobian_norm",
         dtype: str | None = None,
     ):
-        super().__init__(name=name, dtype=dtype)
+        seam.require("JacobianNorm")
+        super().__init__(name=check_name("name", name), dtype=dtype)
         self.method = check_choice("method", method, METHODS)
         self.projections = check_count("projections", projections, minimum=2)
-        self.seed = seed
+        self.seed = check_seed("seed", seed)
         self._updates = 0
         self.total = self.add_weight(
             shape=(), initializer="zeros", name="total"

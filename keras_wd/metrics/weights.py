@@ -10,6 +10,7 @@ from keras import ops
 from keras_wd import backend
 from keras_wd.decays import HomogeneousUnits
 from keras_wd.decays import PathNorm
+from keras_wd.errors import check_name
 from keras_wd.errors import check_number
 from keras_wd.graph import homogeneous_units
 from keras_wd.graph.removal import plan_removal
@@ -186,7 +187,7 @@ class Sparsity(keras.metrics.Metric):
         name: str = "sparsity",
         dtype: str | None = None,
     ):
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=check_name("name", name), dtype=dtype)
         self.threshold = check_number("threshold", threshold, minimum=0)
         self.where = (
             kernels() if where is None else check_selection("where", where)

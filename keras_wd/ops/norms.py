@@ -67,7 +67,8 @@ def lp_penalty(w, p: float):
         # Not `abs`: its gradient at zero is 1 on JAX.
         return ops.sum(w * ops.stop_gradient(ops.sign(w)))
     magnitude = ops.abs(w)
-    counted = magnitude > SMALLEST_MAGNITUDE
+    # So that what is not a number counts.
+    counted = ops.logical_not(magnitude <= SMALLEST_MAGNITUDE)
     # Both branches must be finite, or the gradient of `where` is not.
     safe = ops.where(counted, magnitude, 1.0)
     power = ops.exp(p * ops.log(safe))

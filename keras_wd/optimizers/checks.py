@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import keras
 
 from keras_wd.decays.decay import Decay
+from keras_wd.errors import check_count
+from keras_wd.errors import check_flag
+from keras_wd.errors import check_number
 
 # Their step reads the weights as part of their own state, so that a decay
 # beside the step is undone by it or applied twice.
@@ -82,6 +85,22 @@ def _without_decay(kind, argument):
     if kind == "AdamW":
         return "use keras.optimizers.Adam inside."
     return f"pass {argument}=None or 0.0 to the inner optimizer."
+
+
+def check_average(
+    use_ema: bool, ema_momentum: float, ema_overwrite_frequency: int | None
+) -> dict:
+    """What Keras has to be told of the moving average of the weights."""
+    frequency = ema_overwrite_frequency
+    if frequency is not None:
+        frequency = check_count("ema_overwrite_frequency", frequency)
+    return {
+        "use_ema": check_flag("use_ema", use_ema),
+        "ema_momentum": check_number(
+            "ema_momentum", ema_momentum, minimum=0, maximum=1
+        ),
+        "ema_overwrite_frequency": frequency,
+    }
 
 
 def check_decays(decay: Decay | Sequence[Decay]) -> dict[str, Decay]:

@@ -11,7 +11,9 @@ from keras_wd import backend
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
+from keras_wd.errors import check_fraction
 from keras_wd.errors import check_number
+from keras_wd.errors import check_seed
 from keras_wd.kfac.engine import Engine
 from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.ops.kronecker import kl_scale
@@ -21,6 +23,7 @@ from keras_wd.optimizers.curvature import NO_CURVATURE
 from keras_wd.optimizers.curvature import MeasuresCurvature
 from keras_wd.optimizers.state import load_state
 from keras_wd.optimizers.state import save_state
+from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
@@ -108,9 +111,13 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         seed: int | None = None,
         **kwargs,
     ):
+        seam.require("KFAC")
+        learning_rate = check_learning_rate(learning_rate)
+        if seed is not None:
+            seed = check_seed("seed", seed)
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.momentum = _check_fraction("momentum", momentum)
-        self.curvature_decay = _check_fraction(
+        self.momentum = check_fraction("momentum", momentum)
+        self.curvature_decay = check_fraction(
             "curvature_decay", curvature_decay
         )
         if kl_clip is not None:
@@ -241,10 +248,3 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         optimizer = super().from_config(config, custom_objects)
         optimizer._engine.set_config(registration)
         return optimizer
-
-
-def _check_fraction(name, value):
-    value = check_number(name, value, minimum=0)
-    if value >= 1:
-        raise ValueError(f"`{name}` must be < 1. Received: {name}={value!r}")
-    return value

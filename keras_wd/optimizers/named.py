@@ -7,7 +7,9 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.decays import L2
 from keras_wd.decays import Lp
+from keras_wd.errors import check_number
 from keras_wd.optimizers.weight_decay import WeightDecay
+from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.where import Selection
 
@@ -91,8 +93,8 @@ class SGDW(_Named):
             keras.optimizers.SGD,
             L2(weight_decay, where=where, coupling=coupling),
             name,
-            learning_rate=learning_rate,
-            momentum=momentum,
+            learning_rate=check_learning_rate(learning_rate),
+            momentum=check_number("momentum", momentum, minimum=0, maximum=1),
             **kwargs,
         )
 
@@ -143,6 +145,6 @@ class PAdam(_Named):
             keras.optimizers.Adam,
             Lp(weight_decay, p, where=where, coupling=coupling),
             name,
-            learning_rate=learning_rate,
+            learning_rate=check_learning_rate(learning_rate),
             **kwargs,
         )

@@ -12,6 +12,7 @@ from keras_wd.decays import PathNorm
 from keras_wd.decays.units import check_units
 from keras_wd.graph import homogeneous_units
 from keras_wd.optimizers.weight_decay import WeightDecay
+from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
@@ -84,7 +85,9 @@ class PathProx(WeightDecay):
         if where != ~selections.everything():
             rules.append(L2(rate, where=where, coupling="coupled"))
         ema = {key: kwargs.pop(key) for key in _EMA_ARGUMENTS if key in kwargs}
-        inner = keras.optimizers.SGD(learning_rate=learning_rate, **kwargs)
+        inner = keras.optimizers.SGD(
+            learning_rate=check_learning_rate(learning_rate), **kwargs
+        )
         super().__init__(inner, rules, name=name, **ema)
         self._rest = where
 
@@ -130,7 +133,7 @@ class PathProx(WeightDecay):
 
 def _units_of(model):
     if not isinstance(model, keras.Model):
-        return check_units(model)
+        return check_units(model, "model")
     units = homogeneous_units(model)
     if not units:
         raise ValueError(

@@ -69,12 +69,16 @@ def load_state(
         return {}
     if _MANIFEST not in keys:
         _refuse(name, "it was saved by an optimizer that is not of keras_wd")
-    manifest = _from_bytes(store[_MANIFEST])
-    if manifest["format"] != FORMAT:
+    try:
+        manifest = _from_bytes(store[_MANIFEST])
+        found = manifest["format"]
+    except (ValueError, KeyError, TypeError):
+        _refuse(name, "its list of variables is damaged")
+    if found != FORMAT:
         _refuse(
             name,
-            f"it has format {manifest['format']}, and this version of "
-            f"keras_wd reads format {FORMAT}",
+            f"it has format {found}, and this version of keras_wd reads "
+            f"format {FORMAT}",
         )
     saved = [(entry[0], tuple(entry[1])) for entry in manifest["variables"]]
     variables = [*own, *inner]

@@ -13,11 +13,13 @@ import keras
 from keras import ops
 
 from keras_wd.decays.decay import Decay
+from keras_wd.errors import check_name
 from keras_wd.optimizers import clipping
 from keras_wd.optimizers.assignment import add_remainder
 from keras_wd.optimizers.assignment import assign_weights
 from keras_wd.optimizers.assignment import release_averages
 from keras_wd.optimizers.assignment import update_averages
+from keras_wd.optimizers.checks import check_average
 from keras_wd.optimizers.checks import check_decays
 from keras_wd.optimizers.checks import check_inner_optimizer
 from keras_wd.optimizers.decay_step import DecayStep
@@ -94,10 +96,8 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
         decays = check_decays(decay)
         super().__init__(
             learning_rate=0.0,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            name=name,
+            name=check_name("name", name),
+            **check_average(use_ema, ema_momentum, ema_overwrite_frequency),
         )
         # The counter and the learning rate in force are the inner ones.
         self._untrack_variable(self._iterations)

@@ -1,12 +1,11 @@
 """`keras-wd compact`: a saved model without its dead units."""
 
-import os
 from collections.abc import Sequence
 
-import keras
 from absl import flags
 
 from keras_wd import graph
+from keras_wd.study import saved_models
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
 from keras_wd.study.files import replacing
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         print(_HELP)
         return 0
     source, target, threshold = _parse(arguments)
-    model = _load(source)
+    model = saved_models.load(source, source)
     try:
         smaller, report = graph.compact(model, threshold, report=True)
     except ValueError as error:
@@ -84,14 +83,3 @@ def _parse(arguments):
             f"--threshold={values.threshold}"
         )
     return files[0], values.output, values.threshold
-
-
-def _load(path):
-    if not os.path.isfile(path):
-        raise UsageError(f"{path} does not exist")
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise UsageError(
-            f"{path} cannot be loaded: {first_line(error)}"
-        ) from error

@@ -12,8 +12,10 @@ from keras_wd.study import datasets
 from keras_wd.study import executors
 from keras_wd.study import files
 from keras_wd.study import grid
+from keras_wd.study import history
 from keras_wd.study import page
 from keras_wd.study import recipes
+from keras_wd.study import report
 from keras_wd.study import results
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import require
@@ -99,9 +101,13 @@ def _check_folder(folder: str, settings: Mapping) -> None:
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise UsageError(f"--output_dir={folder} is a file, not a folder")
     for cell, wanted in settings.items():
-        path = os.path.join(results.folder_of(cell, folder), config.NAME)
+        run = results.folder_of(cell, folder)
+        path = os.path.join(run, config.NAME)
         if not os.path.exists(path):
             continue
+        # What is damaged is told before anything is trained.
+        report.read(run)
+        history.read(run)
         stored = config.read(path)["flags"]
         differing = sorted(
             f"--{name}"

@@ -21,6 +21,9 @@ def replacing(path: str) -> Iterator[str]:
     draft = os.path.join(folder, f".draft.{os.getpid()}.{name}")
     try:
         yield draft
+        with open(draft, "rb") as file:
+            # Or the new name may outlive a loss of power, and the data not.
+            os.fsync(file.fileno())
         os.replace(draft, path)
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -1,42 +1,82 @@
 """The logs of all epochs, as `history.csv`."""
 
+import contextlib
 import csv
 import os
 
 import keras
 
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
 from keras_wd.study.files import replacing
 
 NAME = "history.csv"
 
 
+class _Writer(keras.callbacks.Callback):
+    # Unlike Keras's `CSVLogger` it holds no open file when it is interrupted.
+    def __init__(self, path):
+        super().__init__()
+        self._path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch, **dict(sorted((logs or {}).items()))}
+        is_new = not os.path.exists(self._path)
+        with open(self._path, "a", newline="", encoding="utf-8") as file:
+            lines = csv.DictWriter(file, list(row))
+            if is_new:
+                lines.writeheader()
+            lines.writerow(row)
+
+
 def writer(folder: str) -> keras.callbacks.Callback:
     """A callback that adds one row per epoch."""
-    return keras.callbacks.CSVLogger(os.path.join(folder, NAME), append=True)
+    return _Writer(os.path.join(folder, NAME))
 
 
 def read(folder: str) -> list[dict[str, float]]:
-    """The rows of all epochs so far."""
+    """The rows of all epochs so far.
+
+    Raises:
+        UsageError: if the file is damaged.
+    """
     path = os.path.join(folder, NAME)
     if not os.path.exists(path):
         return []
-    with open(path, newline="", encoding="utf-8") as file:
+    try:
         return [
             {name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-            if None not in row.values()
+            for row in csv.DictReader(_lines(path), strict=True)
         ]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise UsageError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def truncate(folder: str, epochs: int) -> None:
-    """Drop the rows after a checkpoint: those epochs will be run again."""
+    """Drop the rows after a checkpoint: those epochs will be run again.
+
+    Raises:
+        UsageError: if rows before the checkpoint are missing or damaged.
+    """
     path = os.path.join(folder, NAME)
-    if not os.path.exists(path):
-        return
-    with open(path, newline="", encoding="utf-8") as file:
-        lines = file.read().splitlines(keepends=True)
     if not epochs:
-        os.remove(path)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
         return
+    known = [row.get("epoch") for row in read(folder)[:epochs]]
+    if known != list(range(epochs)):
+        raise UsageError(
+            f"--resume: {path} must have the {epochs} epochs before the "
+            f"checkpoint, and has {len(known)}. Remove the checkpoint to "
+            "train from the start"
+        )
+    lines = _lines(path)
     with replacing(path) as draft, open(draft, "w", newline="") as file:
         file.writelines(lines[: epochs + 1])
+
+
+def _lines(path):
+    """The complete lines; a kill may leave half a line at the end."""
+    with open(path, newline="", encoding="utf-8") as file:
+        lines = file.read().splitlines(keepends=True)
+    return [line for line in lines if line.endswith("\n")]

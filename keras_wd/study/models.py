@@ -1,15 +1,14 @@
 """The model of a run: a network of ours or the user's own file."""
 
-import os
 from collections.abc import Mapping
 
 import keras
 from keras import layers
 
 from keras_wd.study import networks
+from keras_wd.study import saved_models
 from keras_wd.study.datasets import DataSet
 from keras_wd.study.errors import UsageError
-from keras_wd.study.errors import first_line
 from keras_wd.study.rates import numbers
 
 _DENSE_LAYERS = (
@@ -50,14 +49,7 @@ def make(settings: Mapping, data: DataSet) -> keras.Model:
 
 
 def _load(path, data):
-    if not os.path.isfile(path):
-        raise UsageError(f"--model={path} does not exist")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise UsageError(
-            f"--model={path} cannot be loaded: {first_line(error)}"
-        ) from error
+    model = saved_models.load(path, f"--model={path}")
     for what, has, needs in (
         ("take images of", model.input_shape, (None, *data.image_shape)),
         (

@@ -48,7 +48,12 @@ def draw(
         figure = Figure(figsize=(10, 7), dpi=150, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         figure.suptitle(
-            title, x=0.018, ha="left", fontsize=13, fontweight="bold"
+            title,
+            x=0.018,
+            ha="left",
+            fontsize=13,
+            fontweight="bold",
+            parse_math=False,  # A file may have dollars in its name.
         )
         panels = figure.subplots(2, 2, sharex=True)
         epochs = [row["epoch"] + 1 for row in rows]

@@ -7,11 +7,17 @@ from collections.abc import Mapping
 
 from keras_wd.study import history
 from keras_wd.study import picture
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
 from keras_wd.study.files import replacing
 from keras_wd.study.files import write_json
 
 NAME = "summary.json"
 PICTURE = "picture.png"
+NUMBERS = (
+    *("test_accuracy", "test_loss", "zeros", "sparsity"),
+    *("weight_norm", "seconds", "epochs"),
+)
 
 
 def summary(**values: float) -> dict:
@@ -28,12 +34,26 @@ def write(values: Mapping, folder: str) -> None:
 
 
 def read(folder: str) -> dict | None:
-    """The summary of a run, or None if the run is not complete."""
+    """The summary of a run, or None if the run is not complete.
+
+    Raises:
+        UsageError: if the file is damaged.
+    """
     path = os.path.join(folder, NAME)
     if not os.path.exists(path):
         return None
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+        missing = [name for name in NUMBERS if name not in values]
+        if not isinstance(values, dict) or missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path} is damaged: {first_line(error)}. Remove it to train "
+            "again what it is the summary of"
+        ) from error
+    return values
 
 
 def describe(settings: Mapping) -> str:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,11 +10,15 @@ from keras import ops
 
 from keras_wd import decays
 from keras_wd import graph
+from keras_wd import optimizers
 from keras_wd import where
 from tests.graph import architectures
+from tests.lowering import record
+
+JAX = keras.backend.backend() == "jax"
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     build=architectures.image_models(),
     seed=st.integers(0, 99),
@@ -100,11 +105,40 @@ def apply_step(rule, model, strength):
         v.assign(ops.convert_to_numpy(values).copy())
 
 
+@settings(max_examples=2 if JAX else 4)
+@given(build=architectures.image_models())
+def test_kfac_steps_or_says_why_not(build):
+    """Every weight has a block or is listed; a step is finite."""
+    model = build()
+    optimizer = optimizers.KFAC(1e-3, estimator="gauss_newton", seed=0)
+    model.compile(optimizer, jit_compile=False)
+    x = architectures.examples(model)
+    optimizer.register(model, x)
+    lines = []
+    optimizer.summary(lines.append)
+    variables = model.trainable_variables
+    assert all(v.path in "\n".join(lines) for v in variables)
+    if JAX:
+        # To compile all of it for every model takes JAX a minute.
+        with pytest.MonkeyPatch.context() as patch:
+            found = record(patch)
+            optimizer.update_curvature(model, x)
+        assert len(found) == 2
+        return
+    optimizer.update_curvature(model, x)
+    before = model.get_weights()
+    ones = [ops.ones(v.shape) for v in variables]
+    optimizer.apply(ones, variables)
+    after = model.get_weights()
+    assert all(np.isfinite(weights).all() for weights in after)
+    assert any(np.any(a != b) for a, b in zip(before, after, strict=True))
+
+
 def test_the_drawn_models_have_what_is_tested():
     """Over the same examples: pairs, rows of pairs and nested models."""
     seen = {"pairs": 0, "rows": 0, "nested": 0, "removed": 0}
 
-    @settings(max_examples=20, database=None)
+    @settings(max_examples=12, database=None)
     @given(build=architectures.image_models())
     def look(build):
         model = build()
@@ -118,4 +152,4 @@ def test_the_drawn_models_have_what_is_tested():
         seen["removed"] += graph.compact(model) is not model
 
     look()
-    assert seen["pairs"] >= 5 and seen["nested"] >= 1 and seen["removed"] >= 5
+    assert seen["pairs"] >= 3 and seen["nested"] >= 1 and seen["removed"] >= 3

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -6,8 +7,10 @@ import pytest
 
 from keras_wd import decays
 from keras_wd import optimizers
+from tests.training import BATCH
 from tests.training import assert_equal
 from tests.training import compiled_network
+from tests.training import data
 from tests.training import network
 from tests.training import train
 
@@ -113,6 +116,72 @@ def test_another_format_is_refused():
     store["manifest"] = np.frombuffer(text, "uint8")
     with pytest.raises(ValueError, match="format 2.*reads format 1"):
         optimizer.load_own_variables(store)
+
+
+@pytest.mark.parametrize("damage", [b"", b"null", b"{}", b"[1]", b'{"for'])
+def test_a_damaged_list_of_variables_is_refused(damage):
+    optimizer = wrapper()
+    store = saved(optimizer, Store())
+    store["manifest"] = np.frombuffer(damage, "uint8")
+    with pytest.raises(ValueError, match="its list of variables is damaged"):
+        optimizer.load_own_variables(store)
+
+
+def test_a_damaged_file_is_refused_or_equal(tmp_path):
+    """Cut anywhere, or with any one bit changed."""
+    model = compiled_network(optimizers.SGDW(0.1, 0.1, momentum=0.9))
+    train(model)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(40):
+        damaged = bytearray(whole)
+        place = rng.integers(len(whole))
+        if rng.integers(2):
+            damaged[place] ^= 1 << rng.integers(8)
+        else:
+            del damaged[place:]
+        path.write_bytes(damaged)
+        try:
+            loaded = keras.models.load_model(path)
+        except (ValueError, OSError, zipfile.BadZipFile):
+            refused += 1
+        else:
+            # The bit was in what no reader looks at.
+            assert_equal(loaded.get_weights(), model.get_weights())
+            assert_equal(train(loaded, 1), train(model, 1))
+    assert refused > 30
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_the_backup_before_a_damaged_one_is_used(part, tmp_path):
+    whole = compiled_network(optimizers.SGDW(0.1, 0.1, momentum=0.9))
+    train(whole, epochs=4)
+    backup = keras.callbacks.BackupAndRestore(tmp_path, double_checkpoint=True)
+    x, y = data()
+    for callbacks in ([backup, Stop()], [backup]):
+        model = compiled_network(optimizers.SGDW(0.1, 0.1, momentum=0.9))
+        try:
+            model.fit(
+                *(x, y, BATCH),
+                epochs=4,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            )
+        except KeyboardInterrupt:
+            newest = tmp_path / "latest.weights.h5"
+            content = newest.read_bytes()
+            newest.write_bytes(content[: int(part * len(content))])
+    assert_equal(model.get_weights(), whole.get_weights())
 
 
 def test_the_state_of_another_optimizer_is_refused(tmp_path):

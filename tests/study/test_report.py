@@ -42,10 +42,11 @@ def test_the_picture_is_a_png(rows, accuracy, tmp_path):
 
 
 def test_a_summary_is_json_even_if_the_loss_is_not_finite(tmp_path):
-    values = report.summary(test_loss=float("nan"), zeros=0.25)
+    numbers = dict.fromkeys(report.NUMBERS, 0.25)
+    values = report.summary(**{**numbers, "test_loss": float("nan")})
     report.write(values, str(tmp_path))
     text = (tmp_path / report.NAME).read_text()
-    assert json.loads(text) == {"test_loss": None, "zeros": 0.25}
+    assert json.loads(text) == {**numbers, "test_loss": None}
     assert report.read(str(tmp_path)) == values
 
 
@@ -62,3 +63,9 @@ def test_a_summary_is_json_even_if_the_loss_is_not_finite(tmp_path):
 )
 def test_a_run_is_described_in_a_line(flags, line):
     assert report.describe(config.from_command_line(flags)) == line
+
+
+def test_the_name_of_a_file_is_no_formula(tmp_path):
+    path = tmp_path / "picture.png"
+    picture.draw(_rows(1), str(path), r"digits, $\frac{$.keras", 0.5)
+    assert path.stat().st_size

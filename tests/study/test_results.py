@@ -140,6 +140,8 @@ def test_lost_runs_are_told():
 
 def test_the_page_escapes_what_users_name(tmp_path):
     runs = [run("none", 0, 0.9), run("lp", 0, 0.8, sparsity=0.5)]
+    named = Cell("<script>1</script>", "lp", 0.1, 0)
+    runs.append(results.Run(named, "failed", "<script>2", {}, []))
     path = tmp_path / "report.html"
     page.write(runs, str(path), "<b>digits</b>", "&", "cmd '<x>'", "env")
     text = path.read_text()

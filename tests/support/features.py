@@ -88,6 +88,10 @@ def gradients(model, x, y):
         with tf.GradientTape() as tape:
             loss = LOSS(y, model(x, training=True))
         return tape.gradient(loss, [v.value for v in variables])
+    if keras.backend.backend() == "torch":
+        model.zero_grad()
+        LOSS(y, model(x, training=True)).backward()
+        return [v.value.grad.clone() for v in variables]
     import jax
 
     def loss(values):
@@ -434,4 +438,9 @@ FEATURES = {
     "embedding, sparse gradients": embedding,
     "`BackupAndRestore`": backup,
     "`ModelCheckpoint`, load, next step": checkpoint,
+}
+
+NOT_ON_TORCH = {
+    "`jit_compile=True`": "torch has no XLA",
+    "`steps_per_execution`": "Keras refuses it on torch",
 }

@@ -5,7 +5,12 @@ import tempfile
 
 import keras
 
+from tests.support.backends import DECAYS
+from tests.support.backends import NAMES
+from tests.support.backends import PARTS
+from tests.support.backends import part
 from tests.support.features import FEATURES
+from tests.support.features import NOT_ON_TORCH
 from tests.support.features import Impossible
 from tests.support.subjects import SUBJECTS
 
@@ -21,14 +26,32 @@ function in `tests/support/features.py`; `tests/support/test_support.py` tries
 every cell on TensorFlow and on JAX and fails where the page says something
 else. `python -m tests.support` writes it.
 """
+BACKENDS = """\
+## Backends
+
+On torch the same cells are tried where it is installed, by the command that
+writes this page. There `jit_compile=True` has no meaning, as torch has no XLA,
+and Keras refuses `steps_per_execution`.
+"""
 
 
 def outcome(feature: str, subject: str) -> tuple[str, str]:
     """`("yes", "")`, or "no" or "-" and the reason."""
+    if keras.backend.backend() == "torch" and feature in NOT_ON_TORCH:
+        return "-", NOT_ON_TORCH[feature]
+    return _tried(lambda folder: FEATURES[feature](SUBJECTS[subject], folder))
+
+
+def part_outcome(name: str) -> tuple[str, str]:
+    """The same of a row of the second table."""
+    return _tried(lambda folder: PARTS[name][0]())
+
+
+def _tried(function):
     keras.utils.clear_session(free_memory=False)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            FEATURES[feature](SUBJECTS[subject], pathlib.Path(folder))
+            function(pathlib.Path(folder))
         except Impossible as reason:
             return "-", str(reason)
         except ValueError as error:
@@ -43,29 +66,45 @@ def _first_sentence(error):
 
 def written(cells: dict[tuple[str, str], tuple[str, str]]) -> str:
     """The page of all cells, by feature and subject."""
-    reasons = list(dict.fromkeys(reason for _, reason in cells.values()))
-    numbers = {reason: n for n, reason in enumerate(filter(None, reasons), 1)}
+    parts = {
+        (row, backend): part(row, backend)
+        for row in (DECAYS, *PARTS)
+        for backend in NAMES
+    }
+    every = [*cells.values(), *parts.values()]
+    reasons = dict.fromkeys(reason for _, reason in every if reason)
+    numbers = {reason: n for n, reason in enumerate(reasons, 1)}
 
-    def cell(feature, subject):
-        kind, reason = cells[feature, subject]
+    def shown(outcome):
+        kind, reason = outcome
         return f"{kind} ({numbers[reason]})" if reason else kind
 
-    lines = [["", *SUBJECTS], ["---"] * (len(SUBJECTS) + 1)]
-    lines += [
-        [feature, *(cell(feature, subject) for subject in SUBJECTS)]
-        for feature in FEATURES
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    def table(rows, columns, found, names=None):
+        lines = [["", *(names or columns)], ["---"] * (len(columns) + 1)]
+        lines += [
+            [row, *(shown(found[row, column]) for column in columns)]
+            for row in rows
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
     notes = "\n".join(f"{n}. {reason}." for reason, n in numbers.items())
-    return f"{INTRODUCTION.format(yes=YES)}\n{table}\n\n{notes}\n"
+    return "\n".join(
+        [
+            INTRODUCTION.format(yes=YES),
+            table(FEATURES, SUBJECTS, cells) + "\n",
+            BACKENDS,
+            table((DECAYS, *PARTS), NAMES, parts, NAMES.values()) + "\n",
+            notes + "\n",
+        ]
+    )
 
 
 def read() -> dict[tuple[str, str], tuple[str, str]]:
-    """The cells of the page."""
+    """The cells of the first table of the page."""
     text = PAGE.read_text("utf-8")
     rows = [
-        [part.strip() for part in line.strip("|").split("|")]
-        for line in text.splitlines()
+        [column.strip() for column in line.strip("|").split("|")]
+        for line in text.partition("## Backends")[0].splitlines()
         if line.startswith("|") and "---" not in line
     ]
     notes = {}

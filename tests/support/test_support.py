@@ -1,13 +1,20 @@
 """The page says of every cell what is found."""
 
+import keras
 import pytest
 
+from tests.support.backends import PARTS
+from tests.support.backends import cell
+from tests.support.backends import part
 from tests.support.features import FEATURES
 from tests.support.subjects import SUBJECTS
 from tests.support.table import PAGE
 from tests.support.table import outcome
+from tests.support.table import part_outcome
 from tests.support.table import read
 from tests.support.table import written
+
+BACKEND = keras.backend.backend()
 
 
 def test_the_page_has_every_cell():
@@ -19,4 +26,10 @@ def test_the_page_has_every_cell():
 @pytest.mark.parametrize("subject", SUBJECTS)
 @pytest.mark.parametrize("feature", FEATURES)
 def test_a_cell(feature, subject):
-    assert outcome(feature, subject) == read()[feature, subject]
+    expected = cell(read()[feature, subject], feature, subject, BACKEND)
+    assert outcome(feature, subject) == expected
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part(name):
+    assert part_outcome(name) == part(name, BACKEND)
