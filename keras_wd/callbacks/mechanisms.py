@@ -4,6 +4,7 @@ import math
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_wd import backend
 from keras_wd.backend import curvature as seam
@@ -14,6 +15,7 @@ from keras_wd.graph.invariance import invariant_variables
 from keras_wd.graph.pairs import homogeneous_units
 from keras_wd.metrics.jacobian import jacobian_norm
 from keras_wd.metrics.probing import checked_inputs
+from keras_wd.metrics.probing import program_of
 from keras_wd.metrics.rates import dampings_of
 from keras_wd.metrics.rates import is_known
 from keras_wd.metrics.rates import rates_of
@@ -164,10 +166,21 @@ class Mechanisms(keras.callbacks.Callback):
             ),
         }
         if self._decay is not None:
-            numbers["path_norm"] = self._decay.value(model)
+            numbers["path_norm"] = self._path_norm(model)
         if self._names:
             numbers.update(self._of_directions(model, epoch))
         return numbers
+
+    def _path_norm(self, model):
+        rule, variables = self._decay, list(model.trainable_variables)
+        chosen = [variables[i] for i in rule.select(variables)]
+        # Run eagerly, JAX would compile each of its operations.
+        program = program_of(
+            model,
+            f"path_norm of {[v.path for v in chosen]}",
+            lambda: lambda: rule.penalty([seam.read(v) for v in chosen]),
+        )
+        return float(ops.convert_to_numpy(program()))
 
     def _of_directions(self, model, epoch):
         invariant = self._invariant(model)
