@@ -173,7 +173,7 @@ def around_any(size, rounds):
                 side: compiled_step(optimizer, weights, tensors)
                 for side, optimizer in pair.items()
             },
-            2 * rounds,
+            8 * rounds,
         )
         ratio = ratios(seconds, "own")["ours"]
         rows.append((name, milliseconds(seconds["own"]), f"{ratio:.3f}"))
