@@ -7,6 +7,7 @@ import pytest
 
 from keras_wd import decays
 from keras_wd import optimizers
+from tests.damage import damaged
 from tests.training import BATCH
 from tests.training import assert_equal
 from tests.training import compiled_network
@@ -137,13 +138,7 @@ def test_a_damaged_file_is_refused_or_equal(tmp_path):
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(40):
-        damaged = bytearray(whole)
-        place = rng.integers(len(whole))
-        if rng.integers(2):
-            damaged[place] ^= 1 << rng.integers(8)
-        else:
-            del damaged[place:]
-        path.write_bytes(damaged)
+        path.write_bytes(damaged(whole, rng))
         try:
             loaded = keras.models.load_model(path)
         except (ValueError, OSError, zipfile.BadZipFile):

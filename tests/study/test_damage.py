@@ -13,6 +13,7 @@ from keras_wd.study import config
 from keras_wd.study import history
 from keras_wd.study import train
 from keras_wd.study.errors import UsageError
+from tests.damage import damaged
 
 
 class Stop(keras.callbacks.Callback):
@@ -160,13 +161,7 @@ def test_a_checkpoint_is_used_whole_or_not_at_all(run, digits):
     rng = np.random.default_rng(0)
     refused = 0
     for _ in range(40):
-        damaged = bytearray(whole)
-        place = rng.integers(len(whole))
-        if rng.integers(2):
-            damaged[place] ^= 1 << rng.integers(8)
-        else:
-            del damaged[place:]
-        path.write_bytes(damaged)
+        path.write_bytes(damaged(whole, rng))
         try:
             epochs, _ = checkpoint.restore(model, str(run))
         except UsageError:
