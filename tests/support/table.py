@@ -17,6 +17,12 @@ from tests.support.subjects import SUBJECTS
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "support.md"
 YES = "yes"
 INTRODUCTION = """\
+---
+hide:
+  - navigation
+  - toc
+---
+
 # What works with what
 
 Every optimizer and decay with what Keras offers, tried on a small network:
