@@ -1,5 +1,7 @@
 """What every test starts from, and the two things without a portable name."""
 
+import tempfile
+
 import keras
 import numpy as np
 import pytest
@@ -29,17 +31,35 @@ def pytest_configure(config):
         "Explicitly requested dtype int64:UserWarning",
     ):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
+    if keras.backend.backend() == "jax":
+        _keep_programs(config)
+
+
+def _keep_programs(config):
+    """What one test compiled is not compiled again by another."""
+    import jax
+
+    # A folder for each process: JAX writes its files without a lock.
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+# Files whose tests share a training.
+_TRAIN_ONCE = ("distribution/", "test_damage.py")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """One worker for the tests that share a training in processes."""
+    """One worker for the tests that share a training."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            return file if "/distribution/" in file else nodeid
+            return file if any(p in file for p in _TRAIN_ONCE) else nodeid
 
     return Scheduling(config, log)
 
