@@ -61,6 +61,7 @@ DECAYS = {
         0.3, where=where.everything(), coupling="independent", name="ridge"
     ),
     "L2 coupled": lambda: decays.L2(0.3, coupling="coupled"),
+    "L2 cautious": lambda: decays.L2(0.3, cautious=True),
     "L2 scheduled": lambda: decays.L2(schedules.WarmupHold(0.5, 3)),
     "L1": lambda: decays.L1(0.2, where=where.paths("kernel"), name="lasso"),
     "L1 coupled": lambda: decays.L1(0.2, coupling="coupled"),
@@ -99,6 +100,16 @@ OPTIMIZERS = {
         **inner,
     ),
 }
+
+OPTIMIZERS["WeightDecay in the metric of Adam"] = lambda **inner: (
+    optimizers.WeightDecay(
+        keras.optimizers.Adam(0.05, **inner),
+        [
+            decays.GroupLasso(0.02, metric="optimizer"),
+            decays.L1(0.02, where=where.paths("bias"), metric="optimizer"),
+        ],
+    )
+)
 
 # Abstract classes, and plain data.
 WITHOUT_ROW = {

@@ -57,6 +57,30 @@ def group_soft_threshold(w, s, axis):
     return w * np.where(norm > s, 1.0 - s / safe, 0.0)
 
 
+def group_soft_threshold_in_metric(w, s, axis):
+    """argmin over v of `||v|| + sum (v - w)^2 / (2 s)`, by bisection.
+
+    With t = ||v|| the stationary point is `v = w t / (t + s)`, so that t
+    solves `sum (w / (t + s))^2 = 1`: from |w| - max s up to |w|.
+    """
+    w, s = _float64(w, s)
+
+    def excess(t):
+        return 1 - np.sum(np.square(w / (t + s)), axis=axis, keepdims=True)
+
+    largest = group_norm(w, axis)
+    t = _bisect(excess, np.zeros_like(largest), largest)
+    zero = np.sum(np.square(w / s), axis=axis, keepdims=True) <= 1
+    return np.where(zero, 0.0, w * t / (t + s))
+
+
+def cautious(shrunk, w, stepped, before):
+    """`shrunk` where `(before - stepped) * before >= 0`, w elsewhere."""
+    shrunk, w, stepped, before = _float64(shrunk, w, stepped, before)
+    grows = (stepped - before) * np.sign(before) > 0
+    return np.where(grows, w, shrunk)
+
+
 # The proximal operator of |w|^p by brute force.
 
 

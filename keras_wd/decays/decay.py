@@ -50,6 +50,11 @@ class Decay(abc.ABC):
     # Whether `shrink` reads the weights before the step. Reading them costs a
     # pass over memory in programs that are not fused.
     needs_previous = True
+    # Whether a weight decays only where the inner step did not move it away
+    # from zero; see `check_cautious`.
+    cautious = False
+    # "optimizer": the strength is a tensor per variable; see `check_metric`.
+    metric = None
     couplings = COUPLINGS
 
     def __init__(

@@ -8,10 +8,12 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
+from keras_wd.decays.options import check_metric
 from keras_wd.errors import check_axis
 from keras_wd.errors import check_axis_fits
 from keras_wd.ops import group_norm
 from keras_wd.ops import group_soft_threshold
+from keras_wd.ops import group_soft_threshold_in_metric
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -36,6 +38,9 @@ class GroupLasso(SeparableDecay):
         where: which variables; `kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         name: the name of the rate in logs.
+        metric: None, or `"optimizer"`: the proximal step measures distances
+            as the inner optimizer does, see `L1`. A unit then goes to zero
+            where `sqrt(sum (d_i w_i)^2) <= s`.
 
     Raises:
         ValueError: if an argument is out of range; when the optimizer is
@@ -48,7 +53,8 @@ class GroupLasso(SeparableDecay):
     ... )
 
     Source: Yuan and Lin, 2006, "Model selection and estimation in regression
-    with grouped variables".
+    with grouped variables"; `metric`: Yun, Lozano and Yang, 2021, "Adaptive
+    Proximal Gradient Methods for Structured Neural Networks".
     """
 
     needs_previous = False
@@ -60,8 +66,10 @@ class GroupLasso(SeparableDecay):
         where: selections.Selection | None = None,
         coupling: str = "decoupled",
         name: str | None = None,
+        metric: str | None = None,
     ):
         super().__init__(weight_decay, where, coupling, name)
+        self.metric = check_metric(metric, self.coupling)
         self.axis = check_axis("axis", axis)
 
     def check(self, variables: Sequence[keras.Variable]) -> None:
@@ -69,7 +77,9 @@ class GroupLasso(SeparableDecay):
             check_axis_fits("axis", self.axis, variable.shape, variable.path)
 
     def shrink_one(self, weight, previous, strength):
-        return group_soft_threshold(weight, strength, self.axis)
+        if self.metric is None:
+            return group_soft_threshold(weight, strength, self.axis)
+        return group_soft_threshold_in_metric(weight, strength, self.axis)
 
     def gradient_one(self, weight):
         norm = group_norm(weight, self.axis)
@@ -80,4 +90,4 @@ class GroupLasso(SeparableDecay):
 
     def get_config(self) -> dict:
         axis = list(self.axis) if isinstance(self.axis, tuple) else self.axis
-        return {**super().get_config(), "axis": axis}
+        return {**super().get_config(), "axis": axis, "metric": self.metric}

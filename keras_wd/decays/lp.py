@@ -9,6 +9,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_wd import backend
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
+from keras_wd.decays.options import check_cautious
+from keras_wd.decays.options import check_metric
 from keras_wd.errors import check_number
 from keras_wd.ops import lp_gradient
 from keras_wd.ops import lp_penalty
@@ -33,6 +35,9 @@ class L2(SeparableDecay):
         where: which variables; `kernels()` if None. Any shape.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         name: the name of the rate in logs.
+        cautious: decay a weight only where the step moved it toward zero,
+            through zero or not at all: where `(w- - w+) * w- >= 0`, whatever
+            other decays did in between.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -45,8 +50,20 @@ class L2(SeparableDecay):
 
     Source: Loshchilov and Hutter, 2019, "Decoupled Weight Decay
     Regularization", algorithm 2; the three mechanisms it acts by: Zhang et
-    al., 2019, "Three Mechanisms of Weight Decay Regularization".
+    al., 2019, "Three Mechanisms of Weight Decay Regularization"; `cautious`:
+    Chen et al., 2025, "Cautious Weight Decay".
     """
+
+    def __init__(
+        self,
+        weight_decay: float | LearningRateSchedule,
+        where: selections.Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+        cautious: bool = False,
+    ):
+        super().__init__(weight_decay, where, coupling, name)
+        self.cautious = check_cautious(cautious, self.coupling)
 
     def shrink_one(self, weight, previous, strength):
         return ops.where(strength > 0, weight - strength * previous, weight)
@@ -56,6 +73,9 @@ class L2(SeparableDecay):
 
     def penalty_one(self, weight):
         return lp_penalty(weight, 2)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "cautious": self.cautious}
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -74,6 +94,15 @@ class L1(SeparableDecay):
         where: which variables; `kernels()` if None. Any shape.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         name: the name of the rate in logs.
+        cautious: decay a weight only where the step moved it toward zero,
+            through zero or not at all: where `(w- - w+) * w- >= 0`, whatever
+            other decays did in between.
+        metric: None, or `"optimizer"`: the proximal step measures distances
+            as the inner optimizer does, `s / d` in place of s for every
+            weight, where its step divides by d (Adam's `sqrt(v) + epsilon`,
+            bias corrected). With that, the weights come to rest where the
+            penalized loss is least, also after an adaptive optimizer; without
+            it, elsewhere. For Adam, Nadam, RMSprop and Adagrad.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -84,10 +113,26 @@ class L1(SeparableDecay):
     ...     keras.optimizers.SGD(0.1), decays.L1(1e-4)
     ... )
 
-    Source: Daubechies, Defrise and De Mol, 2004, iterative soft thresholding.
+    Source: Daubechies, Defrise and De Mol, 2004, iterative soft thresholding;
+    `cautious`: Chen et al., 2025, "Cautious Weight Decay"; `metric`: Yun,
+    Lozano and Yang, 2021, "Adaptive Proximal Gradient Methods for Structured
+    Neural Networks".
     """
 
     needs_previous = False
+
+    def __init__(
+        self,
+        weight_decay: float | LearningRateSchedule,
+        where: selections.Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+        cautious: bool = False,
+        metric: str | None = None,
+    ):
+        super().__init__(weight_decay, where, coupling, name)
+        self.cautious = check_cautious(cautious, self.coupling)
+        self.metric = check_metric(metric, self.coupling)
 
     def shrink_one(self, weight, previous, strength):
         return soft_threshold(weight, strength)
@@ -97,6 +142,13 @@ class L1(SeparableDecay):
 
     def penalty_one(self, weight):
         return lp_penalty(weight, 1)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "cautious": self.cautious,
+            "metric": self.metric,
+        }
 
 
 class _PowerDecay(SeparableDecay):
@@ -153,6 +205,9 @@ class Lp(_PowerDecay):
         where: which variables; `kernels()` if None. Any shape.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         name: the name of the rate in logs.
+        cautious: decay a weight only where the step moved it toward zero,
+            through zero or not at all: where `(w- - w+) * w- >= 0`, whatever
+            other decays did in between.
 
     Raises:
         ValueError: if an argument is out of range; when the optimizer is
@@ -167,8 +222,21 @@ class Lp(_PowerDecay):
     ... )
 
     Source: Outmezguine and Levi, 2024, "Decoupled Weight Decay for Any p
-    Norm", the pAdam update.
+    Norm", the pAdam update; `cautious`: Chen et al., 2025, "Cautious Weight
+    Decay".
     """
+
+    def __init__(
+        self,
+        weight_decay: float | LearningRateSchedule,
+        p: float,
+        where: selections.Selection | None = None,
+        coupling: str = "decoupled",
+        name: str | None = None,
+        cautious: bool = False,
+    ):
+        super().__init__(weight_decay, p, where, coupling, name)
+        self.cautious = check_cautious(cautious, self.coupling)
 
     def check(self, variables: Sequence[keras.Variable]) -> None:
         if self.p >= 2 or self.coupling == "coupled":
@@ -189,6 +257,9 @@ class Lp(_PowerDecay):
         return lp_shrink(
             weight, previous, strength, self.p, backend.tracing_for_xla()
         )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "cautious": self.cautious}
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -212,6 +283,12 @@ class ProximalLp(_PowerDecay):
         where: which variables; `kernels()` if None. Any shape.
         coupling: `"decoupled"` or `"independent"`.
         name: the name of the rate in logs.
+        metric: None, or `"optimizer"`: the proximal step measures distances
+            as the inner optimizer does, `s / d` in place of s for every
+            weight, where its step divides by d (Adam's `sqrt(v) + epsilon`,
+            bias corrected). With that, the weights come to rest where the
+            penalized loss is least, also after an adaptive optimizer; without
+            it, elsewhere. For Adam, Nadam, RMSprop and Adagrad.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -222,7 +299,8 @@ class ProximalLp(_PowerDecay):
     ...     keras.optimizers.SGD(0.1), decays.ProximalLp(1e-3, p=0.5)
     ... )
 
-    Source: see `keras_wd.ops.prox_lp`.
+    Source: see `keras_wd.ops.prox_lp`; `metric`: Yun, Lozano and Yang, 2021,
+    "Adaptive Proximal Gradient Methods for Structured Neural Networks".
     """
 
     needs_previous = False
@@ -235,6 +313,7 @@ class ProximalLp(_PowerDecay):
         where: selections.Selection | None = None,
         coupling: str = "decoupled",
         name: str | None = None,
+        metric: str | None = None,
     ):
         if isinstance(coupling, str) and coupling == "coupled":
             raise ValueError(
@@ -244,6 +323,7 @@ class ProximalLp(_PowerDecay):
                 "of the same penalty."
             )
         super().__init__(weight_decay, p, where, coupling, name)
+        self.metric = check_metric(metric, self.coupling)
 
     @staticmethod
     def _check_p(p):
@@ -251,3 +331,6 @@ class ProximalLp(_PowerDecay):
 
     def shrink_one(self, weight, previous, strength):
         return prox_lp(weight, strength, self.p, backend.tracing_for_xla())
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "metric": self.metric}

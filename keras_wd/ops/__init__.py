@@ -15,14 +15,18 @@ from keras_wd.ops.norms import reduced_axes
 from keras_wd.ops.powers import abs_power
 from keras_wd.ops.projections import project_to_sphere
 from keras_wd.ops.proximal import prox_lp
+from keras_wd.ops.shrinkage import cautious
 from keras_wd.ops.shrinkage import group_soft_threshold
+from keras_wd.ops.shrinkage import group_soft_threshold_in_metric
 from keras_wd.ops.shrinkage import lp_shrink
 from keras_wd.ops.shrinkage import soft_threshold
 
 __all__ = [
     "abs_power",
+    "cautious",
     "group_norm",
     "group_soft_threshold",
+    "group_soft_threshold_in_metric",
     "lp_gradient",
     "lp_penalty",
     "lp_shrink",

@@ -1,5 +1,6 @@
 """The decays of one step: what they read before it and do after it."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ from keras import ops
 
 from keras_wd import backend
 from keras_wd.decays.decay import Decay
+from keras_wd.ops import cautious
 
 
 class DecayStep:
@@ -22,6 +24,8 @@ class DecayStep:
         rates: the rate of each rule now, float32 scalars.
         learning_rate: the inner optimizer's at this step, float32 scalar.
         variables: the variables with a gradient, by position.
+        divided_by: a function of a position: what the inner step divided the
+            gradient of each of its weights by, for decays in its metric.
         remainders: by position, what rounding took from the weights of a
             low-precision variable, or None.
         loss_scale: the factor the gradients still carry, or None.
@@ -35,10 +39,12 @@ class DecayStep:
         rates: Mapping,
         learning_rate,
         variables: Mapping[int, keras.Variable],
+        divided_by: Callable,
         remainders: Sequence[keras.Variable | None],
         loss_scale: float | None,
     ):
         self._variables = variables
+        self._divided_by = divided_by
         self._remainders = remainders
         self._loss_scale = loss_scale
         self._coupled = []
@@ -57,7 +63,7 @@ class DecayStep:
         self._previous = {
             position: self._weights(position)
             for rule, positions, _ in self._shrinking
-            if rule.needs_previous
+            if rule.needs_previous or rule.cautious
             for position in positions
         }
 
@@ -77,19 +83,44 @@ class DecayStep:
 
     def shrink(self) -> dict:
         """The decayed weights by position, in the dtype of computation."""
-        current = {}
+        stepped = {
+            position: self._weights(position)
+            for _, positions, _ in self._shrinking
+            for position in positions
+        }
+        current = dict(stepped)
         for rule, positions, strength in self._shrinking:
-            for position in positions:
-                if position not in current:
-                    current[position] = self._weights(position)
-            weights = [current[position] for position in positions]
-            previous = []
-            if rule.needs_previous:
-                previous = [self._previous[position] for position in positions]
-            strength = ops.cast(strength, weights[0].dtype)
-            shrunk = rule.shrink(weights, previous, strength)
+            shrunk = self._shrunk(rule, positions, strength, current)
+            if rule.cautious:
+                shrunk = [
+                    cautious(
+                        weights,
+                        current[position],
+                        stepped[position],
+                        self._previous[position],
+                    )
+                    for position, weights in zip(positions, shrunk, strict=True)
+                ]
             current.update(zip(positions, shrunk, strict=True))
         return current
+
+    def _shrunk(self, rule, positions, strength, current):
+        weights = [current[position] for position in positions]
+        previous = []
+        if rule.needs_previous:
+            previous = [self._previous[position] for position in positions]
+        if rule.metric is None:
+            strength = ops.cast(strength, weights[0].dtype)
+            return rule.shrink(weights, previous, strength)
+        return [
+            rule.shrink_one(
+                weight,
+                None,
+                ops.cast(strength, weight.dtype)
+                / ops.cast(self._divided_by(position), weight.dtype),
+            )
+            for position, weight in zip(positions, weights, strict=True)
+        ]
 
     def _weights(self, position):
         """A variable's value now, with what rounding took from it."""

@@ -13,7 +13,7 @@ from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.where import Selection
 
-_OWN_ARGUMENTS = ("weight_decay", "p", "where", "coupling")
+_OWN_ARGUMENTS = ("weight_decay", "p", "where", "coupling", "cautious")
 _EMA_ARGUMENTS = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
@@ -65,6 +65,7 @@ class SGDW(_Named):
         momentum: momentum of SGD, in [0, 1].
         where: which variables decay; `where.kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        cautious: decay a weight only where the step moved it toward zero.
         name: name of the optimizer.
         **kwargs: `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, and
             any argument of `keras.optimizers.SGD`.
@@ -87,11 +88,12 @@ class SGDW(_Named):
         where: Selection | None = None,
         coupling: str = "decoupled",
         name: str | None = None,
+        cautious: bool = False,
         **kwargs,
     ):
         super().__init__(
             keras.optimizers.SGD,
-            L2(weight_decay, where=where, coupling=coupling),
+            L2(weight_decay, where=where, coupling=coupling, cautious=cautious),
             name,
             learning_rate=check_learning_rate(learning_rate),
             momentum=check_number("momentum", momentum, minimum=0, maximum=1),
@@ -116,6 +118,7 @@ class PAdam(_Named):
         p: exponent > 0; below 1 most weights end at zero.
         where: which variables decay; `where.kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
+        cautious: decay a weight only where the step moved it toward zero.
         name: name of the optimizer.
         **kwargs: `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, and
             any argument of `keras.optimizers.Adam`.
@@ -139,11 +142,18 @@ class PAdam(_Named):
         where: Selection | None = None,
         coupling: str = "decoupled",
         name: str | None = None,
+        cautious: bool = False,
         **kwargs,
     ):
         super().__init__(
             keras.optimizers.Adam,
-            Lp(weight_decay, p, where=where, coupling=coupling),
+            Lp(
+                weight_decay,
+                p,
+                where=where,
+                coupling=coupling,
+                cautious=cautious,
+            ),
             name,
             learning_rate=check_learning_rate(learning_rate),
             **kwargs,

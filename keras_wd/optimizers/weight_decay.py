@@ -7,6 +7,7 @@ for what was decayed, the moving average.
 """
 
 import copy
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -24,6 +25,8 @@ from keras_wd.optimizers.checks import check_decays
 from keras_wd.optimizers.checks import check_inner_optimizer
 from keras_wd.optimizers.decay_step import DecayStep
 from keras_wd.optimizers.delegation import DelegatesToInner
+from keras_wd.optimizers.metric import check_metric_of
+from keras_wd.optimizers.metric import divided_by
 from keras_wd.optimizers.rates import Rates
 from keras_wd.optimizers.state import load_state
 from keras_wd.optimizers.state import save_state
@@ -94,6 +97,7 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
     ):
         check_inner_optimizer(inner_optimizer)
         decays = check_decays(decay)
+        check_metric_of(inner_optimizer, decays.values())
         super().__init__(
             learning_rate=0.0,
             name=check_name("name", name),
@@ -214,6 +218,7 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
             rates=self._rates.at(inner.iterations),
             learning_rate=ops.cast(inner.learning_rate, "float32"),
             variables=reached,
+            divided_by=functools.partial(divided_by, inner),
             remainders=self._remainders,
             loss_scale=self.loss_scale_factor,
         )
