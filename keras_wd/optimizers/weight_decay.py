@@ -103,13 +103,23 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
             name=check_name("name", name),
             **check_average(use_ema, ema_momentum, ema_overwrite_frequency),
         )
-        # The counter and the learning rate in force are the inner ones.
-        self._untrack_variable(self._iterations)
-        self._untrack_variable(self._learning_rate)
+        self._forget_own_counters()
         self.inner_optimizer = inner_optimizer
         self.decay = decay
         self.decays = decays
         self._rates = Rates(decays, self.add_variable)
+
+    def _forget_own_counters(self):
+        # The counter and the learning rate in force are the inner ones.
+        # `_untrack_variable` would delete them from a list that TensorFlow
+        # tracks too, which it then neither exports nor checkpoints: a new
+        # list, which Keras's tracker must not wrap in one of its own.
+        tracker = vars(self).pop("_tracker")
+        self._variables = []
+        self._tracker = tracker
+        belongs, _ = tracker.config["variables"]
+        tracker.config["variables"] = (belongs, self._variables)
+        tracker.stored_ids["variables"].clear()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the state for `variables` and resolve the selections."""
