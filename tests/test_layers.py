@@ -28,9 +28,10 @@ ALLOWED = {
     "backend": {"errors", "ops"},
     "decays": {"backend", "errors", "ops", "schedules", "where"},
     "graph": {"backend", "decays", "errors", "ops", "where"},
-    "kfac": {"backend", "errors", "ops", "where"},
+    "losses": {"errors"},
+    "kfac": {"backend", "errors", "losses", "ops", "where"},
     "optimizers": {
-        *("backend", "decays", "errors", "graph", "kfac", "ops"),
+        *("backend", "decays", "errors", "graph", "kfac", "losses", "ops"),
         *("schedules", "where"),
     },
 }

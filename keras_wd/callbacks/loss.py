@@ -5,18 +5,31 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from keras_wd import backend
 from keras_wd.backend import curvature as seam
-from keras_wd.kfac.losses import output_losses
-from keras_wd.kfac.losses import total_loss
+from keras_wd.losses import CompiledLoss
+
+_SPARSE = keras.losses.SparseCategoricalCrossentropy
+_CATEGORICAL = (
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
+_BINARY = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+)
+_SUMS = ("sum", "none", None)
 
 
 def batch_loss(model: keras.Model) -> Callable:
     """A program for the loss and the accuracy of a batch, as in training.
 
-    The loss is the compiled one without regularizers; dropout and batch
-    normalization act as in a training step, but nothing they would remember
-    is kept. The accuracy is that of the first output, not a number if the
-    loss is no cross-entropy.
+    The loss is what `evaluate` reports, without regularizers and `add_loss`;
+    that of a model with a `compute_loss` of its own is what it returns.
+    Dropout and batch normalization act as in a training step, but nothing
+    they would remember is kept. The accuracy is that of the first output that
+    has a loss, its elements weighted as in the loss (by masks, sample weights
+    and `ignore_class`); NaN if the loss is no cross-entropy.
 
     Args:
         model: compiled with a loss.
@@ -25,34 +38,31 @@ def batch_loss(model: keras.Model) -> Callable:
         `program(x, y, sample_weight)` to a pair of floats.
 
     Raises:
-        ValueError: if the model has no loss, or one that is not a mean.
+        ValueError: if the model has no loss.
     """
-    losses = output_losses(model)
-    if losses is None:
-        raise ValueError(
-            "`model` must be compiled with a loss. Received: "
-            f"model={model.name!r} without one."
-        )
-    kept = model.non_trainable_variables
+    own = type(model).compute_loss is not keras.Model.compute_loss
+    compiled = None if own else CompiledLoss(model)
+    kept = [*model.non_trainable_variables, *model.metrics_variables]
 
     def measure(x, y, sample_weight):
         before = [seam.read(variable) for variable in kept]
-        outputs = keras.tree.flatten(model(x, training=True))
-        targets = keras.tree.flatten(y)
-        weights = keras.tree.flatten(sample_weight)
-        if sample_weight is None or len(weights) != len(outputs):
-            weights = [sample_weight] * len(outputs)
-        loss = total_loss(losses, targets, outputs, weights)
-        hits = _hits(losses[0].loss, targets[0], outputs[0])
+        outputs = model(x, training=True)
+        accuracy = float("nan")
+        if own:
+            loss = model.compute_loss(x, y, outputs, sample_weight)
+        else:
+            terms = compiled.terms(y, outputs, sample_weight)
+            loss = sum(ops.mean(_undivided(term)) for term in terms)
+            accuracy = _accuracy(terms[0])
         for variable, value in zip(kept, before, strict=True):
             variable.assign(value)
         return ops.stack(
-            [ops.cast(loss, "float32"), ops.mean(ops.cast(hits, "float32"))]
+            [ops.cast(ops.mean(loss), "float32"), ops.cast(accuracy, "float32")]
         )
 
     program = seam.compiled(
         measure,
-        reads=model.variables,
+        reads=[*model.variables, *model.metrics_variables],
         writes=[],
         jit_compile=bool(getattr(model, "jit_compile", False)),
     )
@@ -69,21 +79,42 @@ def batch_loss(model: keras.Model) -> Callable:
 
 
 def _tensor(array):
-    return array if ops.is_tensor(array) else ops.convert_to_tensor(array)
+    if array is None or ops.is_tensor(array):
+        return array
+    return ops.convert_to_tensor(array)
 
 
-def _hits(loss, target, output):
-    """Which predictions are right; not a number where that has no meaning."""
-    if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+def _undivided(term):
+    """The value without Keras's division of means by the replicas."""
+    if term.settings["reduction"] in _SUMS:
+        return term.value()
+    return term.value() * backend.replica_count()
+
+
+def _accuracy(term):
+    """The weighted share of right predictions; NaN without a meaning."""
+    hits = _hits(term)
+    if hits is None:
+        return float("nan")
+    weights = term.element_weights()
+    total = ops.sum(weights)
+    return ops.sum(ops.cast(hits, "float32") * weights) / total
+
+
+def _hits(term):
+    """Which predictions are right; None where that has no meaning."""
+    loss, target, output = term.loss, term.target, term.prediction
+    if isinstance(loss, (_SPARSE, *_CATEGORICAL)):
+        if term.settings.get("axis", -1) != -1:
+            return None
         classes = ops.argmax(output, axis=-1)
+        if not isinstance(loss, _SPARSE):
+            return ops.equal(classes, ops.argmax(target, axis=-1))
         target = ops.reshape(target, ops.shape(classes))
         return ops.equal(classes, ops.cast(target, classes.dtype))
-    if isinstance(loss, keras.losses.CategoricalCrossentropy):
-        return ops.equal(
-            ops.argmax(output, axis=-1), ops.argmax(target, axis=-1)
-        )
-    if isinstance(loss, keras.losses.BinaryCrossentropy):
-        threshold = 0.0 if loss.from_logits else 0.5
+    if isinstance(loss, _BINARY):
+        threshold = 0.0 if term.settings.get("from_logits") else 0.5
         target = ops.reshape(target, ops.shape(output))
-        return ops.equal(output > threshold, target > 0.5)
-    return ops.full((1,), float("nan"))
+        right = ops.equal(output > threshold, target > 0.5)
+        return ops.mean(ops.cast(right, "float32"), axis=-1)
+    return None
