@@ -95,13 +95,15 @@ class ConstantTimescale(_FollowsLearningRate):
     step shrinks the weights by `1 / timescale` whatever the learning rate
     does. AdamW's weights are an exponential average of past updates, and
     `timescale` is how many updates it remembers: between one epoch and the
-    whole run is sensible. Where the learning rate is 0 the rate is 0.
+    whole run is sensible. Where the learning rate is 0 the rate is 0. With
+    `steps_per_epoch` the timescale is in epochs.
 
     Convention: for decays coupled to the learning rate (`"decoupled"`).
 
     Args:
         learning_rate: the learning rate the optimizer uses, float or schedule.
-        timescale: updates, > 0; `epochs * steps_per_epoch`.
+        timescale: > 0, in updates; in epochs if `steps_per_epoch` is given.
+        steps_per_epoch: updates of an epoch, an integer >= 1, or None.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -110,25 +112,38 @@ class ConstantTimescale(_FollowsLearningRate):
     >>> rate = schedules.ConstantTimescale(learning_rate=0.01, timescale=1000)
     >>> round(float(rate(0)), 6)
     0.1
+    >>> rate = schedules.ConstantTimescale(0.01, 2.5, steps_per_epoch=400)
+    >>> round(float(rate(0)), 6)
+    0.1
 
     Source: Wang and Aitchison, 2024, "How to set AdamW's weight decay as you
     scale model and dataset size", the timescale 1 / (learning rate * decay).
     """
 
     def __init__(
-        self, learning_rate: float | LearningRateSchedule, timescale: float
+        self,
+        learning_rate: float | LearningRateSchedule,
+        timescale: float,
+        steps_per_epoch: int | None = None,
     ):
         super().__init__(learning_rate)
         self.timescale = check_number("timescale", timescale, above=0)
+        if steps_per_epoch is not None:
+            steps_per_epoch = check_count("steps_per_epoch", steps_per_epoch)
+        self.steps_per_epoch = steps_per_epoch
 
     def __call__(self, step):
         shrinkage = ops.cast(_value(self.learning_rate, step), "float32")
-        shrinkage = shrinkage * self.timescale
+        shrinkage = shrinkage * (self.timescale * (self.steps_per_epoch or 1))
         moving = shrinkage > 0
         return ops.where(moving, 1 / ops.where(moving, shrinkage, 1.0), 0.0)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "timescale": self.timescale}
+        return {
+            **super().get_config(),
+            "timescale": self.timescale,
+            "steps_per_epoch": self.steps_per_epoch,
+        }
 
 
 @keras.saving.register_keras_serializable("keras_wd.schedules")

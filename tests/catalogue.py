@@ -114,7 +114,7 @@ OPTIMIZERS["WeightDecay in the metric of Adam"] = lambda **inner: (
 # Abstract classes, and plain data.
 WITHOUT_ROW = {
     *("Decay", "SeparableDecay", "Selection"),
-    *("HomogeneousUnits", "Estimate"),
+    *("HomogeneousUnits", "Estimate", "ScaledDecay"),
 }
 
 
