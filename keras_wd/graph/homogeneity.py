@@ -10,8 +10,8 @@ import math
 from keras import layers
 
 from keras_wd.graph import kinds
-from keras_wd.graph.walk import Graph
-from keras_wd.graph.walk import Step
+from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
 
 WEIGHTED = (layers.Dense, *kinds.CONVOLUTIONS)
 NORMALIZATIONS = tuple(

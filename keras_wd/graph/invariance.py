@@ -10,9 +10,9 @@ from keras import ops
 from keras_wd import backend
 from keras_wd.graph import kinds
 from keras_wd.graph.reactions import reaction_of
-from keras_wd.graph.walk import Graph
-from keras_wd.graph.walk import Step
-from keras_wd.graph.walk import read
+from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
+from keras_wd.graph.read import read
 from keras_wd.where import paths_of
 
 # Large, so that the epsilon of a normalization does not matter.

@@ -16,9 +16,9 @@ from keras_wd.graph.homogeneity import refuse_activation
 from keras_wd.graph.homogeneity import refuse_normalization_after
 from keras_wd.graph.homogeneity import refuse_sharing
 from keras_wd.graph.homogeneity import refuse_unusual_call
-from keras_wd.graph.walk import Graph
-from keras_wd.graph.walk import Step
-from keras_wd.graph.walk import read
+from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
+from keras_wd.graph.read import read
 from keras_wd.where import paths_of
 
 
@@ -196,11 +196,11 @@ def _refuse_layer(graph, step):
     layer = step.operation
     refuse_unusual_call(step)
     refuse_sharing(graph, step)
-    _refuse_frozen(step, layer.kernel)
-    _refuse_frozen(step, layer.bias)
     reason = kinds.changed_weights(layer)
     if reason:
         raise Refused(reason)
+    _refuse_frozen(step, layer.kernel)
+    _refuse_frozen(step, layer.bias)
     if getattr(layer, "groups", 1) != 1:
         raise Refused(f"{step.path} is a grouped convolution")
 

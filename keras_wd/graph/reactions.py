@@ -19,8 +19,8 @@ from keras import layers
 
 from keras_wd.graph import kinds
 from keras_wd.graph.homogeneity import NORMALIZATIONS
-from keras_wd.graph.walk import Graph
-from keras_wd.graph.walk import Step
+from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
 
 # What takes no account of other positions, so that a constant stays one.
 _KEEP_CONSTANTS = (

@@ -15,8 +15,8 @@ from keras_wd.graph import kinds
 from keras_wd.graph import rules
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
-from keras_wd.graph.walk import Graph
-from keras_wd.graph.walk import Step
+from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

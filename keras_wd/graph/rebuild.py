@@ -1,18 +1,17 @@
-"""Making a model again from its configuration, with other sizes."""
+"""Making a model again, with other sizes."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import layers
 
-from keras_wd.graph import kinds
-from keras_wd.graph.reading import Along
-from keras_wd.graph.reading import Weighted
-from keras_wd.graph.removal import Removal
-from keras_wd.graph.walk import Graph
-from keras_wd.graph.walk import Step
+from keras_wd.graph.copies import Copier
+from keras_wd.graph.copies import made_again
+from keras_wd.graph.read import functional_of
+from keras_wd.graph.read import nodes_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +19,8 @@ class Edit:
     """What is different about a layer.
 
     Attributes:
-        config: changed entries of its configuration.
+        config: changed entries of its configuration, or attributes of an
+            operation that is no layer.
         arrays: new values of its weights, by attribute.
     """
 
@@ -28,132 +28,140 @@ class Edit:
     arrays: dict[str, np.ndarray]
 
 
-def edits(removal: Removal) -> dict[str, Edit]:
-    """What a removal changes, by the path of the layer."""
-    found = {}
-    for weighted in removal.reading.weighted:
-        found[weighted.step.path] = _smaller_layer(weighted, removal.kept)
-    for along in removal.reading.along:
-        found[along.step.path] = _along(along, removal)
-    return found
-
-
-def rebuild(
-    model: keras.Model, graph: Graph, edited: Mapping[str, Edit]
-) -> keras.Model:
-    """A new model, not compiled, with the weights of the old one.
+def rebuild(model: keras.Model, edited: Mapping[str, Edit]) -> keras.Model:
+    """A new model, not compiled, with weights of its own.
 
     Args:
         model: the old model; it is not changed.
-        graph: what `walk.read` says about it.
-        edited: what is different, by the path of the layer.
+        edited: what is different, by the path of the layer: its name, with
+            the nested models around it before.
     """
-    serialized = keras.saving.serialize_keras_object(model)
-    opaque = {
-        step.path
-        for step in graph.steps
-        if isinstance(step.operation, keras.Model)
-    }
-    _rewrite(serialized, (), edited, opaque)
-    classes = {
-        type(part).__name__: type(part)
-        for part in [model, *(step.operation for step in graph.steps)]
-        if part is not None and not type(part).__module__.startswith("keras.")
-    }
-    # The configuration comes from a model in memory, not from a file.
-    smaller = keras.saving.deserialize_keras_object(
-        serialized, custom_objects=classes, safe_mode=False
-    )
-    done = set()
-    for step in graph.steps:
-        operation = step.operation
-        if isinstance(operation, layers.Layer) and id(operation) not in done:
-            done.add(id(operation))
-            _copy_weights(
-                operation, _find(smaller, step), edited.get(step.path)
+    return _Builder(edited).build(model, ())
+
+
+class _Builder:
+    def __init__(self, edited):
+        self._edited = edited
+        self._copier = Copier()
+        self._made = {}
+
+    def build(self, model, scope):
+        """The new model of a Sequential or Functional one."""
+        functional = functional_of(model)
+        kind = _kind_of(model)
+        tensors = {
+            id(old): self._entrance(old, scope) for old in functional.inputs
+        }
+        nodes = list(nodes_of(functional))
+        if issubclass(kind, keras.Sequential):
+            stack = [self._operation(node, scope) for node in nodes]
+            (first,) = tensors.values()
+            made = kind(
+                [first._keras_history.operation, *stack], name=model.name
             )
-    return smaller
+            for node in nodes:
+                self._assign(node.operation, scope)
+        else:
+            for node in nodes:
+                if all(id(tensor) in tensors for tensor in node.input_tensors):
+                    self._call(node, tensors, scope)
+            inputs, outputs = keras.tree.map_structure(
+                lambda tensor: tensors[id(tensor)],
+                (functional.input, functional.output),
+            )
+            made = kind(inputs=inputs, outputs=outputs, name=model.name)
+        if not model.trainable:
+            made.trainable = False
+        return made
+
+    def _entrance(self, old, scope):
+        layer = old._keras_history.operation
+        edit = self._edited.get("/".join([*scope, layer.name]))
+        shape = old.shape if edit is None else edit.config["batch_shape"]
+        return keras.Input(
+            batch_shape=tuple(shape),
+            dtype=old.dtype,
+            sparse=old.sparse,
+            ragged=getattr(old, "ragged", False),
+            name=layer.name,
+            optional=getattr(layer, "optional", False),
+        )
+
+    def _call(self, node, tensors, scope):
+        """Call the new operation on the new tensors, and note its outputs."""
+        operation = self._operation(node, scope)
+        args, kwargs = keras.tree.map_structure(
+            lambda value: tensors.get(id(value), value),
+            (node.arguments.args, node.arguments.kwargs),
+        )
+        made = keras.tree.flatten(operation(*args, **kwargs))
+        for old, new in zip(node.outputs, made, strict=True):
+            tensors[id(old)] = new
+        self._assign(node.operation, scope)
+
+    def _assign(self, old, scope):
+        """Give a layer that was made again its weights."""
+        edit = self._edited.get("/".join([*scope, old.name]))
+        if edit is None or functional_of(old) is not None:
+            return
+        new = self._made[id(old)]
+        if edit.arrays:
+            for name, values in edit.arrays.items():
+                getattr(new, name).assign(values)
+        elif isinstance(old, layers.Layer):
+            pairs = zip(old.variables, new.variables, strict=True)
+            for source, target in pairs:
+                # A copy: models that share an array cannot both be compiled
+                # with donated arguments.
+                target.assign(np.array(source))
+
+    def _operation(self, node, scope):
+        """The new layer or operation of a call."""
+        old = node.operation
+        if id(old) in self._made:
+            return self._made[id(old)]
+        path = "/".join([*scope, old.name])
+        edit = self._edited.get(path)
+        if functional_of(old) is not None:
+            made = self.build(old, (*scope, old.name))
+        elif edit is not None and isinstance(old, layers.Layer):
+            made = made_again(old, edit.config)
+        else:
+            made = self._copier.copy(old)
+            if edit is not None:
+                vars(made).update(edit.config)
+        self._made[id(old)] = made
+        self._copier.remember(old, made)
+        return made
 
 
-def _rewrite(entry, scope, edited, opaque):
-    """Apply the edits to a serialized model, in place."""
-    for key in ("build_config", "compile_config"):
-        entry.pop(key, None)
-    config = entry["config"]
-    config.pop("build_input_shape", None)
-    for part in config["layers"]:
-        name = part["config"]["name"]
-        path = "/".join([*scope, name])
-        if path in edited:
-            part["config"].update(edited[path].config)
-            part.pop("build_config", None)
-        elif path not in opaque and "layers" in part["config"]:
-            _rewrite(part, (*scope, name), edited, opaque)
+def changes_class(model: keras.Model) -> bool:
+    """Whether the rebuilt model cannot be of the same class."""
+    return _kind_of(model) is not type(model)
 
 
-def _find(model, step: Step):
-    for name in (*step.scope, step.name):
-        model = model.get_layer(name)
-    return model
+def _kind_of(model):
+    """The class of the new model.
 
-
-def _copy_weights(old, new, edit):
-    if edit is None or not edit.arrays:
-        for source, target in zip(old.variables, new.variables, strict=True):
-            # A copy: models that share an array cannot both be compiled with
-            # donated arguments.
-            target.assign(np.asarray(source).copy())
-        return
-    for name, values in edit.arrays.items():
-        getattr(new, name).assign(values)
-
-
-def _smaller_layer(weighted: Weighted, kept) -> Edit:
-    layer = weighted.step.operation
-    rows, units = kept[weighted.read.labels], kept[weighted.made]
-    kernel = np.asarray(layer.kernel)
-    arrays = {"kernel": np.compress(units, kernel.compress(rows, -2), -1)}
-    size = "units" if kinds.is_exactly(layer, layers.Dense) else "filters"
-    config = {size: int(units.sum())}
-    gone = ~rows & ~np.isnan(weighted.foldable)
-    added = weighted.foldable[gone] @ weighted.kernel[:, gone].sum(axis=0)
-    if layer.bias is not None:
-        arrays["bias"] = (np.asarray(layer.bias) + added)[units]
-    elif added[units].any():
-        config["use_bias"] = True
-        arrays["bias"] = added[units]
-    return Edit(config, arrays)
-
-
-def _along(along: Along, removal) -> Edit:
-    layer = along.step.operation
-    before = removal.kept[along.read.labels]
-    after = removal.kept[along.made.labels]
-    if layer is None:
-        (tensor,) = along.step.outputs
-        shape = list(removal.reading.graph.shapes[tensor])
-        return Edit({"batch_shape": [*shape[:-1], int(after.sum())]}, {})
-    if kinds.is_exactly(layer, layers.Reshape):
-        target = list(layer.target_shape)
-        if target[-1] != -1:
-            target[-1] = int(after.sum())
-        return Edit({"target_shape": target}, {})
-    if kinds.is_exactly(layer, kinds.DEPTHWISE):
-        arrays = {"kernel": np.asarray(layer.kernel).compress(before, -2)}
-        if layer.bias is not None:
-            arrays["bias"] = np.asarray(layer.bias)[after]
-        return Edit({}, arrays)
-    if kinds.is_exactly(layer, layers.PReLU):
-        slopes = np.asarray(layer.alpha)
-        if slopes.shape[-1] != 1:
-            slopes = slopes.compress(before, -1)
-        return Edit({}, {"alpha": slopes})
-    names = ("gamma", "beta", "moving_mean", "moving_variance")
-    return Edit(
-        {},
-        {
-            name: np.asarray(getattr(layer, name))[before]
-            for name in names
-            if getattr(layer, name) is not None
-        },
-    )
+    A subclass that says itself how it is saved, or is made from something
+    else than tensors, describes another network than the smaller one.
+    """
+    kind = type(model)
+    plain = keras.Model
+    if isinstance(model, keras.Sequential):
+        plain = keras.Sequential
+        likeness = keras.Sequential.__init__
+    else:
+        likeness = type(functional_of(model)).__init__
+        for base in kind.__mro__:
+            if base.__name__ == "Functional":
+                likeness = base.__init__
+    if kind.__module__.split(".")[0] == "keras":
+        return kind if issubclass(kind, keras.Sequential) else plain
+    own = kind.get_config.__module__.split(".")[0] != "keras"
+    wanted = inspect.signature(likeness).parameters
+    found = inspect.signature(kind.__init__).parameters
+    kinds = {parameter.kind for parameter in found.values()}
+    general = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+    fits = list(wanted) == list(found) or general <= kinds
+    return kind if fits and not own else plain

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from keras_wd.graph.read import Graph
 from keras_wd.graph.reading import Reading
-from keras_wd.graph.walk import Graph
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,11 +17,14 @@ class Removal:
         reading: the labels of all channels.
         kept: `(labels,)` whether a unit stays.
         reasons: by label, why its class has to stay.
+        dead: positions of units whose input weights are taken for zero, by
+            the name of their layer.
     """
 
     reading: Reading
     kept: np.ndarray
     reasons: dict[int, str]
+    dead: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -53,7 +56,7 @@ def plan_removal(graph: Graph, threshold: float) -> Removal:
             refuted = refuted or stays.any()
             dead[weighted.step.path] = positions[~stays]
         if not refuted:
-            return removal
+            return dataclasses.replace(removal, dead=dead)
 
 
 def _below(reading, threshold):

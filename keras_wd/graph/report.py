@@ -5,8 +5,6 @@ import dataclasses
 from keras_wd.graph.sizes import Sizes
 from keras_wd.graph.table import table
 
-BATCH_SIZE = 256
-
 
 @dataclasses.dataclass(frozen=True)
 class LayerReport:
@@ -35,8 +33,9 @@ class Report:
         layers: the layers with units, and those left whole, in order.
         before: sizes of the model that was given, without an optimizer.
         after: sizes of the new one.
-        milliseconds_before: median time to predict a batch of 256 examples
-            on this machine; None if the size of an input is not fixed.
+        batch_size: examples in the batch that was timed; None if none was.
+        milliseconds_before: median time to predict it on this machine; None
+            if the size of an input is not fixed and no batch was given.
         milliseconds_after: the same for the new model.
         not_counted: layers that the multiply-adds leave out.
     """
@@ -44,6 +43,7 @@ class Report:
     layers: tuple[LayerReport, ...]
     before: Sizes
     after: Sizes
+    batch_size: int | None
     milliseconds_before: float | None
     milliseconds_after: float | None
     not_counted: tuple[str, ...]
@@ -93,7 +93,7 @@ class Report:
             (label, _count(a), _count(b), _ratio(a, b)) for label, a, b in rows
         ]
         a, b = self.milliseconds_before, self.milliseconds_after
-        label = f"batch of {BATCH_SIZE}, ms"
+        label = f"batch of {_count(self.batch_size)}, ms"
         return [*rows, (label, _time(a), _time(b), _ratio(a, b))]
 
 

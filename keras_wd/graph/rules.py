@@ -10,8 +10,8 @@ from keras import ops
 from keras_wd.graph import kinds
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
-from keras_wd.graph.walk import Graph
-from keras_wd.graph.walk import Step
+from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
 
 MERGING = (*kinds.MERGING, layers.Concatenate)
 # Layers with a weight per channel, or a shape in their configuration.

@@ -11,10 +11,9 @@ import time
 import keras
 import numpy as np
 from keras import layers
-from keras import ops
 
 from keras_wd.graph import kinds
-from keras_wd.graph.walk import Graph
+from keras_wd.graph.read import Graph
 
 _COUNTED = (
     layers.Dense,
@@ -35,7 +34,8 @@ class Sizes:
         parameters: number of weights.
         multiply_adds: for one example, in Dense, convolution and depthwise
             layers; None if the size of an input is not fixed.
-        file_bytes: of the `.keras` file without an optimizer.
+        file_bytes: of the `.keras` file without an optimizer; None if a layer
+            cannot be saved.
         dense_bytes: of the weights as they are.
         csr_bytes: of the weights with kernels as compressed sparse rows, a
             4-byte index beside every value that is not zero.
@@ -45,14 +45,14 @@ class Sizes:
     units: int
     parameters: int
     multiply_adds: int | None
-    file_bytes: int
+    file_bytes: int | None
     dense_bytes: int
     csr_bytes: int
     gzip_bytes: int
 
 
 def measure(model: keras.Model, graph: Graph) -> Sizes:
-    """The sizes of a model; its graph is what `walk.read` returns."""
+    """The sizes of a model; its graph is what `read.read` returns."""
     weights = [np.asarray(variable) for variable in model.weights]
     return Sizes(
         units=sum(
@@ -109,24 +109,24 @@ def csr_bytes(weights: np.ndarray) -> int:
 
 
 def _file_bytes(model):
+    """None if a layer of the model cannot be saved."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.keras")
-        model.save(path)
+        try:
+            model.save(path)
+        except Exception:  # whatever the `get_config` of a layer raises
+            return None
         return os.path.getsize(path)
 
 
 def milliseconds(
-    models: dict[str, keras.Model], batch_size: int
-) -> dict[str, float] | None:
+    models: dict[str, keras.Model], batch: object
+) -> dict[str, float]:
     """Median time of one prediction of each model, in alternating rounds.
 
-    None if the size of an input is not fixed.
+    At most fifteen rounds after two to warm up; no round starts after five
+    seconds but the first three.
     """
-    first = next(iter(models.values()))
-    inputs = [_example(tensor, batch_size) for tensor in first.inputs]
-    if any(array is None for array in inputs):
-        return None
-    batch = inputs[0] if len(inputs) == 1 else inputs
     for model in models.values():
         for _ in range(2):
             model.predict_on_batch(batch)
@@ -142,15 +142,3 @@ def milliseconds(
     return {
         name: 1e3 * statistics.median(times) for name, times in seconds.items()
     }
-
-
-def _example(tensor, batch_size):
-    shape = tuple(tensor.shape[1:])
-    if None in shape:
-        return None
-    if tensor.shape[0] is not None:
-        batch_size = tensor.shape[0]
-    zeros = np.zeros((batch_size, *shape), "float32")
-    if keras.backend.is_float_dtype(tensor.dtype):
-        zeros += np.random.default_rng(0).normal(size=zeros.shape)
-    return ops.convert_to_numpy(ops.cast(zeros, tensor.dtype))

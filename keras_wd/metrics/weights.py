@@ -13,8 +13,8 @@ from keras_wd.decays import PathNorm
 from keras_wd.errors import check_name
 from keras_wd.errors import check_number
 from keras_wd.graph import homogeneous_units
+from keras_wd.graph.read import read
 from keras_wd.graph.removal import plan_removal
-from keras_wd.graph.walk import read
 from keras_wd.where import Selection
 from keras_wd.where import check_selection
 from keras_wd.where import kernels

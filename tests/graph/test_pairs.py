@@ -302,10 +302,9 @@ class NoConfig(layers.Layer):
         return self.function(x)
 
 
-def test_a_layer_that_cannot_be_written_down_is_named():
+def test_a_layer_that_cannot_be_written_down_is_read():
     model = sequential(dense(), NoConfig(lambda x: x), dense())
-    with pytest.raises(ValueError, match="get_config.*NoConfig"):
-        graph.explain(model)
+    assert "NoConfig" in str(graph.explain(model))
 
 
 def test_the_table_is_aligned_and_names_every_layer():
