@@ -125,9 +125,14 @@ class Copier:
         for name in ("_trainable_variables", "_non_trainable_variables"):
             wanted = [self._copied(v) for v in getattr(layer, name)]
             have = getattr(made, name)
-            for variable in wanted:
-                if not any(variable is other for other in have):
-                    made._tracker.add_to_store(name[1:], variable)
+            unnamed = [
+                variable
+                for variable in wanted
+                if not any(variable is other for other in have)
+            ]
+            if unnamed:
+                # Keras tracks what an attribute holds.
+                setattr(made, f"unnamed{name}", unnamed)
             have.sort(key=_position_in(wanted))
         for name in ("_layers", "_seed_generators"):
             have = getattr(made, name)
