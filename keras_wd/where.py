@@ -16,9 +16,9 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_wd.patterns import matches
+from keras_wd.patterns import Patterns
 from keras_wd.patterns import nearest
-from keras_wd.patterns import shortest_ending
+from keras_wd.patterns import shortest_endings
 
 _ADDS_OR_SCALES = frozenset(("bias", "gamma", "beta"))
 
@@ -144,9 +144,10 @@ class paths(Selection):  # noqa: N801
                 f"'head/*' or '**/kernel'. Received: patterns={patterns!r}"
             )
         self.patterns = patterns
+        self._lookup = Patterns(patterns)
 
     def picks(self, variable: keras.Variable) -> bool:
-        return any(matches(pattern, variable.path) for pattern in self.patterns)
+        return self._lookup.match(variable.path)
 
     def get_config(self) -> dict:
         return {"patterns": list(self.patterns)}
@@ -293,7 +294,12 @@ def paths_of(
     the layer and the weight, that no other of `variables` shares; a
     ValueError if two have the same path.
     """
-    existing = [variable.path for variable in variables]
-    return paths(
-        *(shortest_ending(variable.path, existing) for variable in chosen)
-    )
+    patterns = shortest_endings([variable.path for variable in variables])
+    for variable in chosen:
+        if variable.path not in patterns:
+            raise ValueError(
+                "`variables` must have paths of their own. Received: two "
+                f"variables with the path {variable.path}. Give the layers "
+                "other names."
+            )
+    return paths(*(patterns[variable.path] for variable in chosen))

@@ -26,7 +26,7 @@ ALLOWED = {
     "constraints": {"errors", "ops"},
     "regularizers": {"errors", "ops"},
     "backend": {"errors", "ops"},
-    "decays": {"backend", "errors", "ops", "schedules", "where"},
+    "decays": {"backend", "errors", "ops", "patterns", "schedules", "where"},
     "graph": {"backend", "decays", "errors", "ops", "where"},
     "losses": {"errors"},
     "kfac": {"backend", "errors", "losses", "ops", "where"},

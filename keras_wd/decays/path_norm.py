@@ -12,7 +12,7 @@ from keras_wd.decays.decay import Decay
 from keras_wd.decays.unit_checks import check_not_decayed
 from keras_wd.decays.unit_checks import check_not_regularized
 from keras_wd.decays.unit_checks import check_shapes
-from keras_wd.decays.unit_checks import position_of
+from keras_wd.decays.unit_checks import positions_of
 from keras_wd.decays.units import HomogeneousUnits
 from keras_wd.decays.units import chains
 from keras_wd.decays.units import check_units
@@ -127,8 +127,10 @@ class PathNorm(Decay):
     def select(self, variables: Sequence[keras.Variable]) -> list[int]:
         """Positions of the weights of all pairs, and of their biases."""
         selected = {}
-        for _, _, path in self._roles:
-            position = position_of(path, variables)
+        names = [path for _, _, path in self._roles]
+        for path, position in zip(
+            names, positions_of(names, variables), strict=True
+        ):
             if position in selected:
                 raise ValueError(
                     "`units` must be disjoint: no weight may have two roles. "

@@ -1,5 +1,6 @@
 """Whether the variables of a model can be the units that are named."""
 
+import collections
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -7,15 +8,26 @@ import keras
 
 from keras_wd.decays.units import HomogeneousUnits
 from keras_wd.errors import did_you_mean
-from keras_wd.where import paths
+from keras_wd.patterns import endings
+from keras_wd.patterns import matches
 
 
-def position_of(path: str, variables: Sequence[keras.Variable]) -> int:
-    """The position of the one variable that a path names."""
-    found = [
+def positions_of(
+    names: Sequence[str], variables: Sequence[keras.Variable]
+) -> list[int]:
+    """The positions of the variables that paths name, one each."""
+    by_ending = collections.defaultdict(list)
+    for position, variable in enumerate(variables):
+        for ending in endings(variable.path):
+            by_ending[ending].append(position)
+    return [_position_of(name, by_ending, variables) for name in names]
+
+
+def _position_of(path, by_ending, variables):
+    found = by_ending.get(path) or [
         position
         for position, variable in enumerate(variables)
-        if paths(path).picks(variable)
+        if matches(path, variable.path)
     ]
     if len(found) == 1:
         return found[0]

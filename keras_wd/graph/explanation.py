@@ -43,7 +43,8 @@ class WeightEffect:
         effect: "function": decay regularizes what the model computes;
             "learning rate": the scale of the weight does not matter, and
             decay only sets the effective learning rate; "nothing": the weight
-            does not matter at all.
+            does not matter at all; "unknown": one of these, but a layer or
+            operation on the way is not understood.
         reason: why.
     """
 
@@ -94,7 +95,8 @@ def explain(model: keras.Model) -> Explanation:
 
     Every layer: in which pair of `homogeneous_units` it is, or why in none.
     Every weight: whether decay regularizes the function there or, as
-    `scale_invariant` finds, only sets the effective learning rate.
+    `scale_invariant` finds, only sets the effective learning rate; or that
+    this is not known.
 
     Args:
         model: a built Sequential or Functional model.

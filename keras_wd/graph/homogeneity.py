@@ -123,13 +123,25 @@ def refuse_activation(layer) -> None:
         raise Refused(f"the activation of {layer.name} does not fit: {reason}")
 
 
-def refuse_normalization_after(graph: Graph, step: Step) -> None:
+def refuse_normalization_after(
+    graph: Graph, step: Step, known: dict[Step, Step | None]
+) -> None:
     """Raise if a normalization removes the scale of a layer's weights.
 
     Shrinking such weights changes nothing but their gradients, so a penalty
     on them has no minimum.
+
+    Args:
+        graph: of the model.
+        step: the layer.
+        known: what removes the scale behind steps, filled on the way.
     """
-    while not kinds.is_exactly(step.operation, NORMALIZATIONS):
+    passed = []
+    while step not in known:
+        passed.append(step)
+        if kinds.is_exactly(step.operation, NORMALIZATIONS):
+            known[step] = step
+            break
         try:
             if kinds.is_exactly(step.operation, WEIGHTED):
                 refuse_activation(step.operation)
@@ -137,8 +149,12 @@ def refuse_normalization_after(graph: Graph, step: Step) -> None:
                 pass_through(graph, step, Layout())
             step = only_reader(graph, step.outputs[0])
         except Refused:
-            return
-    raise Refused(f"{step.path} removes the scale of its weights")
+            known[step] = None
+            break
+    remover = known[step]
+    known.update(dict.fromkeys(passed, remover))
+    if remover is not None:
+        raise Refused(f"{remover.path} removes the scale of its weights")
 
 
 def _flattened(graph, step, layout):

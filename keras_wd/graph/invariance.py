@@ -1,6 +1,8 @@
 """Which weights a following normalization makes scale invariant."""
 
+import collections
 import dataclasses
+import heapq
 
 import keras
 import numpy as np
@@ -9,23 +11,17 @@ from keras import ops
 
 from keras_wd import backend
 from keras_wd.graph import kinds
+from keras_wd.graph.homogeneity import NORMALIZATIONS
+from keras_wd.graph.reactions import LINEAR
+from keras_wd.graph.reactions import Reaction
 from keras_wd.graph.reactions import reaction_of
 from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
 from keras_wd.graph.read import read
 from keras_wd.where import paths_of
 
 # Large, so that the epsilon of a normalization does not matter.
 _FACTORS = (64.0, 128.0)
 _TOLERANCE = 1e-3
-
-_SCALING = (
-    layers.Dense,
-    layers.EinsumDense,
-    layers.Embedding,
-    *kinds.CONVOLUTIONS,
-    *kinds.DEPTHWISE,
-)
 
 
 def scale_invariant(model: keras.Model, x: object = None) -> list[str]:
@@ -91,7 +87,7 @@ class Effect:
 
     Attributes:
         variable: the weight.
-        name: "function", "learning rate" or "nothing".
+        name: "function", "learning rate", "nothing" or "unknown".
         reason: why.
     """
 
@@ -102,77 +98,164 @@ class Effect:
 
 def effects(graph: Graph) -> list[Effect]:
     """The effect of decay on every trainable weight, in order."""
-    found = {}
+    follower, found = Follower(graph), {}
     for step in graph.steps:
         layer = step.operation
         for variable in getattr(layer, "trainable_variables", ()):
             if id(variable) not in found:
-                found[id(variable)] = _effect(graph, step, variable)
+                found[id(variable)] = _effect(follower, layer, variable)
     return list(found.values())
 
 
-def _effect(graph: Graph, step: Step, variable: keras.Variable) -> Effect:
-    layer = step.operation
+def _effect(follower, layer, variable):
     role = _role(layer, variable)
     if role is None:
-        kind = type(layer).__name__
-        return Effect(
-            variable, "function", f"{kind} is not known to scale with it"
+        reason = kinds.changed_weights(layer) or (
+            f"how {type(layer).__name__} depends on it is not known"
         )
-    reached = follow(graph, layer, role)
+        return Effect(variable, "unknown", reason)
+    reached = follower.follow(layer, role)
+    if reached.state == "unknown":
+        return Effect(variable, "unknown", reached.reason)
     if reached.state != "fixed":
         return Effect(variable, "function", reached.reason)
-    removed = " and ".join(reached.removed_by)
+    removed = " and ".join(dict.fromkeys(reached.removed_by))
     if role == "offset":
         return Effect(variable, "nothing", f"{removed} removes it")
     return Effect(variable, "learning rate", f"{removed} removes its scale")
+
+
+# By attribute, what a weight is to what its layer makes.
+_ROLES = {
+    "kernel": "scale",
+    "embeddings": "scale",
+    "depthwise_kernel": "scale",
+    "pointwise_kernel": "scale",
+    "gamma": "scale",
+    "bias": "offset",
+    "beta": "offset",
+    "alpha": "other",
+}
+_WITH_ROLES = (*LINEAR, *NORMALIZATIONS, layers.Embedding, layers.PReLU)
+_GATED = (layers.GRU, layers.LSTM)
 
 
 def _role(layer, variable):
     """How a layer's output depends on its weight; None if not known."""
     if kinds.changed_weights(layer):
         return None
-    if kinds.is_exactly(layer, _SCALING):
-        kernels = ("kernel", "embeddings")
-        if any(getattr(layer, k, None) is variable for k in kernels):
-            return "scale"
-        return "offset" if getattr(layer, "bias", None) is variable else None
-    if kinds.is_exactly(layer, layers.BatchNormalization):
-        return "scale" if layer.gamma is variable else "offset"
+    if kinds.is_exactly(layer, _GATED):
+        return "other"
+    if kinds.is_exactly(layer, _WITH_ROLES):
+        for name, role in _ROLES.items():
+            if getattr(layer, name, None) is variable:
+                return role
     return None
 
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """What scaling a weight does to the outputs of a model."""
+    """What scaling a weight does to the outputs of a model.
+
+    Attributes:
+        state: "fixed", "changed" or "unknown".
+        reason: why, if it is not fixed.
+        removed_by: the paths of the steps that remove it.
+    """
 
     state: str
-    reason: str
-    removed_by: tuple[str, ...]
+    reason: str = ""
+    removed_by: tuple[str, ...] = ()
 
 
-def follow(graph: Graph, layer: keras.Layer, role: str) -> Reached:
-    """Follow the scaling of a layer's weight through the graph.
+class Follower:
+    """Follows the scaling of weights through a graph.
 
-    Args:
-        graph: of the model.
-        layer: whose weight is scaled.
-        role: "scale" for a factor of its output, "offset" for a summand.
+    Only what a weight moves is visited, and it ends where the answer is
+    clear. Where one tensor alone is moved, the rest of the way is that of any
+    other weight that moves it alike, and is kept: all weights of a model take
+    about as long as its steps.
     """
-    states, removed, reason = {}, [], ""
-    for step in graph.steps:
-        inputs = [states[tensor] for tensor in step.inputs]
-        moved = role if step.operation is layer else None
-        reaction = reaction_of(graph, step, inputs, moved)
-        if reaction.state == "broken" and not reason:
-            reason = reaction.reason
-        if reaction.state == "fixed" and set(inputs) - {"fixed"}:
-            removed.append(step.path)
-        states.update((tensor, reaction.state) for tensor in step.outputs)
-    ends = {states[tensor] for tensor in graph.outputs}
-    if ends == {"fixed"}:
-        return Reached("fixed", "", tuple(dict.fromkeys(removed)))
-    return Reached("broken", reason or "it reaches the outputs", ())
+
+    def __init__(self, graph: Graph):
+        self._graph = graph
+        self._order = {step: i for i, step in enumerate(graph.steps)}
+        self._calls = collections.defaultdict(list)
+        for step in graph.steps:
+            self._calls[id(step.operation)].append(self._order[step])
+        self._known: dict[tuple[int, str], Reached] = {}
+
+    def follow(self, layer: keras.Layer, role: str) -> Reached:
+        """What becomes of the outputs when a weight is scaled.
+
+        Args:
+            layer: whose weight it is.
+            role: "scale" for a factor of its output, "offset" for a summand
+                of every channel, "other" for neither.
+        """
+        graph, states, removed, passed = self._graph, {}, [], []
+        calls = list(self._calls[id(layer)])
+        last_call, unknown = max(calls), None
+        waiting, seen = list(calls), set(calls)
+        heapq.heapify(waiting)
+        unread = {}
+        while waiting:
+            number = heapq.heappop(waiting)
+            step = graph.steps[number]
+            moved = role if step.operation is layer else None
+            inputs = [states.get(tensor, "fixed") for tensor in step.inputs]
+            if "unknown" in inputs:
+                reaction = Reaction("unknown")
+            else:
+                reaction = reaction_of(graph, step, inputs, moved)
+            state = reaction.state
+            for tensor in dict.fromkeys(step.inputs):
+                if tensor in unread:
+                    unread[tensor] -= 1
+                    if not unread[tensor]:
+                        del unread[tensor]
+            if state == "changed":
+                return self._keep(passed, Reached("changed", reaction.reason))
+            if state == "fixed":
+                if set(inputs) - {"fixed"}:
+                    removed.append(step.path)
+                continue
+            if state == "unknown":
+                unknown = unknown or reaction.reason
+            for tensor in step.outputs:
+                if tensor in graph.outputs and state != "unknown":
+                    reached = Reached("changed", "it reaches the outputs")
+                    return self._keep(passed, reached)
+                states[tensor] = state
+                readers = graph.consumers[tensor]
+                if readers:
+                    unread[tensor] = len(readers)
+                for reader in readers:
+                    place = self._order[reader]
+                    if place not in seen:
+                        seen.add(place)
+                        heapq.heappush(waiting, place)
+            alone = len(unread) == 1 and number >= last_call and not unknown
+            if alone:
+                (tensor,) = unread
+                rest = self._known.get((tensor, states[tensor]))
+                if rest is not None:
+                    return self._keep(passed, rest, removed)
+                passed.append(((tensor, states[tensor]), len(removed)))
+        if unknown:
+            return self._keep(passed, Reached("unknown", unknown))
+        return self._keep(passed, Reached("fixed"), removed)
+
+    def _keep(self, passed, reached, removed=()):
+        """Note what becomes of the tensors on the way; the whole answer."""
+        for key, before in passed:
+            on_the_way = (*removed[before:], *reached.removed_by)
+            self._known[key] = dataclasses.replace(
+                reached, removed_by=on_the_way
+            )
+        return dataclasses.replace(
+            reached, removed_by=(*removed, *reached.removed_by)
+        )
 
 
 def _confirm(model, variables, x):

@@ -9,6 +9,12 @@ from keras import activations
 from keras import layers
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+TRANSPOSED = (
+    layers.Conv1DTranspose,
+    layers.Conv2DTranspose,
+    layers.Conv3DTranspose,
+)
+SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
 DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 POOLING = (
     layers.MaxPooling1D,
@@ -91,6 +97,29 @@ _ELEMENTWISE = {
     )
     if hasattr(activations, name)
 }
+_MERGING_OPERATIONS = (
+    "Add",
+    "Concatenate",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "Subtract",
+)
+# Operations that act on every number by itself.
+ELEMENTWISE_OPERATIONS = {
+    "Abs", "Absolute", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu",
+    "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu", "LogSigmoid",
+    "Negative", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softplus",
+    "Softsign", "Square", "Sqrt", "Tanh",
+}  # fmt: skip
+# Operations for which f(c x) = c f(x) for all c > 0.
+HOMOGENEOUS_OPERATIONS = {
+    "Abs", "Absolute", "AveragePool", "BroadcastTo", "Cast", "ExpandDims",
+    "Flip", "GetItem", "Identity", "LeakyRelu", "Max", "MaxPool", "Mean",
+    "Min", "Moveaxis", "Negative", "Pad", "Relu", "Repeat", "Reshape", "Roll",
+    "Split", "Squeeze", "Stack", "Sum", "Swapaxes", "Take", "Tile",
+    "Transpose",
+}  # fmt: skip
 _HOMOGENEOUS = (
     None,
     activations.linear,
@@ -104,20 +133,30 @@ def is_exactly(operation: object, kinds) -> bool:
     return type(operation) in (kinds if isinstance(kinds, tuple) else (kinds,))
 
 
-def merging_operation(operation: keras.Operation) -> str | None:
-    """ "Add" for `x + y` written with the operator, None for the rest."""
+def operation_name(operation: keras.Operation) -> str | None:
+    """The class of an operation of `keras.ops`, None for layers and others.
+
+    An operation is what a function of `keras.ops`, or an operator such as
+    `+`, leaves in the graph of a model.
+    """
     kind = type(operation)
-    written = not isinstance(operation, layers.Layer)
-    if written and kind.__name__ == "Add" and _is_kerass_own(kind):
-        return "Add"
-    return None
+    if isinstance(operation, layers.Layer) or not _is_kerass_own(kind):
+        return None
+    return kind.__name__
+
+
+def merging_operation(operation: keras.Operation) -> str | None:
+    """The class of layer that an operation on two tensors acts as.
+
+    "Add" for `x + y` written with the operator; None for the rest.
+    """
+    name = operation_name(operation)
+    return name if name in _MERGING_OPERATIONS else None
 
 
 def is_relu_operation(operation: keras.Operation) -> bool:
     """Whether this is `keras.ops.relu`, called outside of a layer."""
-    kind = type(operation)
-    written = not isinstance(operation, layers.Layer)
-    return written and kind.__name__ == "Relu" and _is_kerass_own(kind)
+    return operation_name(operation) == "Relu"
 
 
 def _is_kerass_own(kind):
@@ -153,6 +192,17 @@ def not_homogeneous(activation: object) -> str | None:
     if any(activation is known for known in _HOMOGENEOUS):
         return None
     return f"{name} is not positively homogeneous"
+
+
+def is_known(activation: object) -> bool:
+    """Whether an activation is one of Keras's own."""
+    if is_exactly(activation, layers.Activation):
+        return is_known(activation.activation)
+    if isinstance(activation, layers.Layer):
+        return is_exactly(activation, ACTIVATION_LAYERS)
+    return activation is None or (
+        _is_kerass_own(activation) and hasattr(activation, "__name__")
+    )
 
 
 def activation_name(activation: object) -> str:

@@ -106,12 +106,12 @@ class Pair:
 
 def find_pairs(graph: Graph) -> tuple[list[Pair], dict[Step, str]]:
     """All pairs, and for every unpaired layer with a kernel the reason."""
-    pairs, reasons, taken = [], {}, set()
+    pairs, reasons, taken, known = [], {}, set(), {}
     for step in graph.steps:
         if not kinds.is_exactly(step.operation, WEIGHTED) or step in taken:
             continue
         try:
-            pair = _pair_from(graph, step)
+            pair = _pair_from(graph, step, known)
             if pair.target in taken:
                 raise Refused(f"{pair.target.path} is in a pair already")
         except Refused as refusal:
@@ -127,11 +127,22 @@ def named_units(
 ) -> list[HomogeneousUnits]:
     """The weights of pairs by paths that no other variable of `model` has."""
     variables = list(model.trainable_variables)
+    used = [
+        variable
+        for pair in pairs
+        for variable in (
+            *_input_weights(pair.carrier),
+            *_input_weights(pair.target),
+            *(step.operation.bias for step in pair.inner),
+            *(step.operation.bias for step in pair.joined or ()),
+        )
+        if variable is not None
+    ]
+    patterns = paths_of(used, variables).patterns if used else ()
+    names = {id(v): name for v, name in zip(used, patterns, strict=True)}
 
     def name(variable):
-        if variable is None:
-            return None
-        return paths_of([variable], variables).patterns[0]
+        return None if variable is None else names[id(variable)]
 
     def biases(steps):
         found = [getattr(step.operation, "bias", None) for step in steps]
@@ -159,7 +170,7 @@ def _input_weights(carrier):
     return layer.kernel, layer.bias
 
 
-def _pair_from(graph, source):
+def _pair_from(graph, source, known):
     """The pair whose input layer is `source`."""
     _refuse_layer(graph, source)
     only_reader(graph, source.outputs[0])
@@ -183,7 +194,7 @@ def _pair_from(graph, source):
     pair.target = step
     try:
         _refuse_layer(graph, step)
-        refuse_normalization_after(graph, step)
+        refuse_normalization_after(graph, step, known)
     except Refused as refusal:
         raise Refused(
             f"{step.path} cannot be its output layer: {refusal}"
