@@ -7,19 +7,28 @@ portable name is here, a file per backend with the same functions.
 import keras
 
 if keras.backend.backend() == "tensorflow":
+    from keras_wd.backend.tensorflow import assign_now
     from keras_wd.backend.tensorflow import concrete_value
     from keras_wd.backend.tensorflow import replica_count
     from keras_wd.backend.tensorflow import snapshot
     from keras_wd.backend.tensorflow import tracing_for_xla
 elif keras.backend.backend() == "jax":
+    from keras_wd.backend.jax import assign_now
     from keras_wd.backend.jax import concrete_value
     from keras_wd.backend.jax import replica_count
     from keras_wd.backend.jax import snapshot
     from keras_wd.backend.jax import tracing_for_xla
 else:
+    from keras_wd.backend.eager import assign_now
     from keras_wd.backend.eager import concrete_value
     from keras_wd.backend.eager import replica_count
     from keras_wd.backend.eager import snapshot
     from keras_wd.backend.eager import tracing_for_xla
 
-__all__ = ["concrete_value", "replica_count", "snapshot", "tracing_for_xla"]
+__all__ = [
+    "assign_now",
+    "concrete_value",
+    "replica_count",
+    "snapshot",
+    "tracing_for_xla",
+]

@@ -5,6 +5,11 @@ import numpy as np
 from keras import ops
 
 
+def assign_now(variable: keras.Variable, value) -> None:
+    """Assign a value at once."""
+    variable.assign(value)
+
+
 def concrete_value(variable: keras.Variable) -> np.ndarray | None:
     """The value a variable holds now; never None here."""
     return ops.convert_to_numpy(variable.value)

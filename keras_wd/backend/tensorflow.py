@@ -6,6 +6,12 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
 
+def assign_now(variable: keras.Variable, value) -> None:
+    """Assign a value at once, also while a function is traced."""
+    with tf.init_scope():
+        variable.assign(value)
+
+
 def concrete_value(variable: keras.Variable) -> np.ndarray | None:
     """The value a variable holds now, also while a function is traced.
 

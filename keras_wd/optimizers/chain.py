@@ -10,3 +10,13 @@ def chain(optimizer: keras.optimizers.Optimizer | None) -> list:
         found.append(optimizer)
         optimizer = getattr(optimizer, "inner_optimizer", None)
     return found
+
+
+def parts(optimizer: keras.optimizers.Optimizer) -> list:
+    """The optimizer and all inside of it, in a fixed order."""
+    found = []
+    for one in chain(optimizer):
+        found.append(one)
+        for several in getattr(one, "optimizers", ()):
+            found.extend(parts(several))
+    return found

@@ -21,8 +21,7 @@ from keras_wd.optimizers.clipping import check_replicas
 from keras_wd.optimizers.clipping import clip_over_replicas
 from keras_wd.optimizers.curvature import NO_CURVATURE
 from keras_wd.optimizers.curvature import MeasuresCurvature
-from keras_wd.optimizers.state import load_state
-from keras_wd.optimizers.state import save_state
+from keras_wd.optimizers.state import SavesState
 from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
@@ -30,7 +29,7 @@ from keras_wd.schedules import serialize_rate
 
 
 @keras.saving.register_keras_serializable("keras_wd.optimizers")
-class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
+class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
     """Natural gradient with a Kronecker-factored curvature.
 
     Formula, per layer with gradient matrix G (inputs x outputs, the bias as
@@ -146,6 +145,7 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
             self.add_variable,
         )
         self._has_curvature = False
+        self._keep_state()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the velocities, and the factors if they are known."""
@@ -158,7 +158,17 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
             self.velocities = self.add_optimizer_variables(
                 variables, "velocity"
             )
-        self._engine.build(variables)
+        self._build_engine()
+        self.saved_state.after_build()
+
+    def _build_engine(self):
+        variables = self._trainable_variables
+        try:
+            self._engine.build(variables)
+        except ValueError:
+            # Saved with variables that are frozen now: measured anew.
+            self._engine.registration = None
+            self._engine.build(variables)
 
     def apply(self, grads, trainable_variables=None) -> None:
         """One step; raises if no curvature has been measured."""
@@ -208,18 +218,20 @@ class KFAC(MeasuresCurvature, keras.optimizers.Optimizer):
         self.assign(velocity, step)
         self.assign_add(variable, step)
 
-    def save_own_variables(self, store) -> None:
-        """Store the state by name."""
-        save_state(store, self.variables, [], self._trainable_variables)
+    def saved_structure(self) -> dict | None:
+        """The blocks, without which the factors have no variables."""
+        return self._engine.get_config()
 
-    def load_own_variables(self, store) -> None:
-        """Load what was stored; raise if it does not fit."""
-        save = self.variables, [], self._trainable_variables
-        load_state(store, *save, self.name)
-        self._has_curvature = (
-            self._engine.state is not None
-            and self._engine.state.count_inversions() > 0
-        )
+    def restore_structure(self, structure: dict) -> None:
+        """Create the factors of a saved optimizer, if there are none."""
+        if self._engine.registration is None:
+            self._engine.set_config(structure)
+            self._build_engine()
+
+    def after_restore(self) -> None:
+        """See whether there is a curvature now."""
+        state = self._engine.state
+        self._has_curvature = state is not None and state.count_inversions() > 0
 
     def get_config(self) -> dict:
         """The constructor's arguments and the blocks as plain Python."""

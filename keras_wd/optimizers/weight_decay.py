@@ -28,12 +28,11 @@ from keras_wd.optimizers.delegation import DelegatesToInner
 from keras_wd.optimizers.metric import check_metric_of
 from keras_wd.optimizers.metric import divided_by
 from keras_wd.optimizers.rates import Rates
-from keras_wd.optimizers.state import load_state
-from keras_wd.optimizers.state import save_state
+from keras_wd.optimizers.state import SavesState
 
 
 @keras.saving.register_keras_serializable("keras_wd.optimizers")
-class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
+class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     """Any Keras optimizer, followed by one or more decays.
 
     Formula, with `w-` and `w+` the weights before and after the inner step:
@@ -108,6 +107,7 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
         self.decay = decay
         self.decays = decays
         self._rates = Rates(decays, self.add_variable)
+        self._keep_state()
 
     def _forget_own_counters(self):
         # The counter and the learning rate in force are the inner ones.
@@ -125,6 +125,10 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
         """Create the state for `variables` and resolve the selections."""
         if self.built:
             return
+        if not len(variables):
+            # Those of the model may follow.
+            self.saved_state.expects_values = True
+            return
         clipping.check_replicas(self.inner_optimizer)
         variables = list(variables)
         self._selected = self._resolve(variables)
@@ -140,6 +144,7 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
             vars(self.inner_optimizer)["_model_variables_moving_average"] = (
                 self._model_variables_moving_average
             )
+        self.saved_state.after_build()
 
     def _resolve(self, variables):
         """The positions each decay acts on, verified."""
@@ -155,6 +160,14 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
             rule.check([variables[index] for index in positions])
             selected[key] = positions
         return selected
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        """One step of values, for JAX; see `keras.optimizers.Optimizer`."""
+        if not len(trainable_variables):
+            return trainable_variables, optimizer_variables
+        return super().stateless_apply(
+            optimizer_variables, grads, trainable_variables
+        )
 
     def apply(self, grads, trainable_variables=None) -> None:
         """One step: gradients to the inner optimizer, then the decays."""
@@ -268,18 +281,6 @@ class WeightDecay(DelegatesToInner, keras.optimizers.Optimizer):
     def variables(self) -> list[keras.Variable]:
         """The wrapper's own state and that of the inner optimizer."""
         return self._variables + self.inner_optimizer.variables
-
-    def save_own_variables(self, store) -> None:
-        """Store the state by name; the inner optimizer stores its own."""
-        save_state(store, *self._state(), memory=self.callback_memory)
-
-    def load_own_variables(self, store) -> None:
-        """Load what was stored; raise if it does not fit."""
-        self.callback_memory = load_state(store, *self._state(), self.name)
-
-    def _state(self):
-        inner = self.inner_optimizer.variables
-        return self._variables, inner, self._trainable_variables
 
     def get_config(self) -> dict:
         """The constructor's arguments as plain Python."""
