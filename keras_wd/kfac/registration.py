@@ -83,6 +83,11 @@ class Registration:
             _nameless(b) for b in other.blocks
         ]
 
+    def variable_count(self) -> int:
+        """How many variables it was made for."""
+        in_blocks = {i for block in self.blocks for i in block.variables}
+        return len(in_blocks | set(self.reasons))
+
     def fitted(self, variables: Sequence[keras.Variable]) -> "Registration":
         """This registration with the names the variables have now.
 

@@ -163,12 +163,11 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
 
     def _build_engine(self):
         variables = self._trainable_variables
-        try:
-            self._engine.build(variables)
-        except ValueError:
-            # Saved with variables that are frozen now: measured anew.
+        known = self._engine.registration
+        if known is not None and known.variable_count() > len(variables):
+            # Some are frozen now: the rest is registered and measured anew.
             self._engine.registration = None
-            self._engine.build(variables)
+        self._engine.build(variables)
 
     def apply(self, grads, trainable_variables=None) -> None:
         """One step; raises if no curvature has been measured."""

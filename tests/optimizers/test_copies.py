@@ -134,6 +134,16 @@ def test_a_layer_frozen_before_saving(name, tmp_path):
         assert any(np.array_equal(np.asarray(variable), v) for v in found)
 
 
+@pytest.mark.parametrize("name", ["KFAC", "WeightDecay(KFAC)"])
+def test_blocks_are_found_anew_where_a_layer_is_frozen(name, tmp_path):
+    model = doors.trained(name)
+    model.layers[0].trainable = False
+    with pytest.warns(UserWarning, match="starts afresh.*output_factor"):
+        other = reloaded(model, tmp_path)
+    assert_equal(model.get_weights(), other.get_weights())
+    doors.step(other, 5)
+
+
 def test_exchanged_layers_do_not_take_each_others_state(tmp_path):
     def model(*names):
         layers = [keras.layers.Dense(8, name=name) for name in names]
