@@ -26,6 +26,7 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     for number, block in enumerate(PROGRAMS[page]):
         code = compile(block, f"{page}, block {number + 1}", "exec")
         exec(code, page_globals)
+    assert "None\n" not in capsys.readouterr().out
 
 
 def test_links_between_the_pages_lead_somewhere():
@@ -42,3 +43,21 @@ def test_every_command_of_the_readme_names_a_file_that_is_there():
     assert named
     for name in named:
         assert os.path.exists(ROOT / name), name
+
+
+def test_the_readme_states_the_range_of_the_speed_table():
+    speed = (ROOT / "docs/speed.md").read_text("utf-8")
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    for backend, name in ("tensorflow", "TensorFlow"), ("jax", "JAX"):
+        section = speed.split(f"cores, {backend}\n")[1].split("\n### ")[1]
+        around_adam = re.findall(
+            r"^\| (?:L2|L2, coupled|L1|Lp, [^|]*|PAdam) \| \S+ \| (\S+) ",
+            section,
+            re.M,
+        )
+        assert len(around_adam) >= 10
+        low, high = min(around_adam), max(around_adam)
+        (stated,) = re.findall(
+            rf"([\d.]+ to [\d.]+) times[^,]*on {name}", readme
+        )
+        assert stated == f"{low} to {high}"

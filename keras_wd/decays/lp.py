@@ -26,9 +26,10 @@ class L2(SeparableDecay):
     Penalty: `(rate / 2) * sum w^2`.
 
     Convention: with `coupling="decoupled"`, `s = learning_rate * rate`
-    (Keras, PyTorch); with `"independent"`, `s = rate` (Loshchilov and Hutter,
-    TensorFlow Addons); with `"coupled"` the gradient gets `rate * w`, which
-    is half of what `keras.regularizers.L2(rate)` adds: that has no 1/2.
+    (Keras, PyTorch); with `"independent"`, `s = rate` (TensorFlow Addons; and
+    Loshchilov and Hutter at a constant learning rate); with `"coupled"` the
+    gradient gets `rate * w`, which is half of what
+    `keras.regularizers.L2(rate)` adds: that has no 1/2.
 
     Args:
         weight_decay: the rate, a number >= 0 or a schedule of iterations.
