@@ -10,6 +10,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -23,6 +24,11 @@ ONE_THREAD = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 _JAX_THREADS = "--xla_cpu_multi_thread_eigen=false"
+_WORKER = (sys.executable, "-m", "keras_wd.study.worker")
+_LAST_LINES = 20
+
+# What stands before an answer in the output of a worker.
+ANSWER = "keras_wd answer: "
 
 # (settings, folder of the run)
 Job = tuple[dict, str]
@@ -34,13 +40,15 @@ def environment() -> dict[str, str]:
     return {**ONE_THREAD, "XLA_FLAGS": f"{flags} {_JAX_THREADS}".strip()}
 
 
-def local(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, str]]:
+def local(
+    jobs: Sequence[Job], workers: int, command: Sequence[str] = _WORKER
+) -> Iterator[tuple[str, str]]:
     """Compute on this machine; yields (folder, what was wrong) as runs end.
 
     A worker is a Python process that does one run after the other.
     """
     workers = min(workers, len(jobs))
-    started = [_Worker() for _ in range(workers)]
+    started = [_Worker(command) for _ in range(workers)]
     free = queue.SimpleQueue()
     for worker in started:
         free.put(worker)
@@ -53,7 +61,7 @@ def local(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, str]]:
         except _Lost as error:
             answer = str(error)
             if not stopping.is_set():
-                worker = _Worker()
+                worker = _Worker(command)
                 started.append(worker)
         free.put(worker)
         return job[1], answer
@@ -78,12 +86,13 @@ class _Lost(Exception):
 class _Worker:
     """A process that does runs one after the other."""
 
-    def __init__(self):
+    def __init__(self, command):
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "keras_wd.study.worker"],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             env={**os.environ, **environment()},
             text=True,
         )
@@ -93,19 +102,31 @@ class _Worker:
         try:
             process.stdin.write(json.dumps(job) + "\n")
             process.stdin.flush()
-            answer = process.stdout.readline()
         except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise _Lost(
-                f"the process of the run ended with status {process.wait()}"
-            )
-        return json.loads(answer)
+            pass
+        # Libraries print to the same stream.
+        for line in process.stdout:
+            _, mark, answer = line.partition(ANSWER)
+            if mark:
+                return json.loads(answer)
+        raise _Lost(self._ending())
+
+    def _ending(self):
+        text = (
+            f"the process of the run ended with status {self._process.wait()}"
+        )
+        self._errors.seek(0)
+        last = self._errors.read().strip().splitlines()[-_LAST_LINES:]
+        return "\n".join([f"{text}; it wrote last:", *last]) if last else text
 
     def stop(self):
         self._process.terminate()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (
+            self._process.stdin,
+            self._process.stdout,
+            self._errors,
+        ):
             try:
                 stream.close()
             except BrokenPipeError:

@@ -14,6 +14,7 @@ from keras_wd.study import datasets
 from keras_wd.study import report
 from keras_wd.study import train
 from keras_wd.study.errors import UsageError
+from keras_wd.study.executors import ANSWER
 
 LOG = "log.txt"
 PROBES = 128  # validation images the Jacobian is measured on
@@ -57,7 +58,7 @@ def main() -> int:
     """Runs as JSON lines on standard input; an answer line for each."""
     for line in sys.stdin:
         settings, folder = json.loads(line)
-        print(json.dumps(run(settings, folder)), flush=True)
+        print(ANSWER + json.dumps(run(settings, folder)), flush=True)
     return 0
 
 
