@@ -35,6 +35,17 @@ def pytest_configure(config):
         _keep_programs(config)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session):
+    """In the tests a warning is an error; in pytest's plugins it is not."""
+    filters = session.config.getini("filterwarnings")
+    filters.insert(0, "error")
+    try:
+        return (yield)
+    finally:
+        filters.remove("error")
+
+
 def _keep_programs(config):
     """What one test compiled is not compiled again by another."""
     import jax
