@@ -54,14 +54,16 @@ class OutputLoss:
         """The predictive distribution whose log-likelihood the loss is."""
         loss = self.loss
         if isinstance(loss, _CATEGORICAL):
-            if getattr(loss, "axis", -1) != -1:
+            settings = loss.get_config()
+            axis = settings.get("axis", -1)
+            if axis != -1:
                 raise ValueError(
                     "`loss` must have its classes on the last axis. "
-                    f"Received: axis={loss.axis}"
+                    f"Received: axis={axis}"
                 )
-            return Categorical(bool(loss.from_logits))
+            return Categorical(bool(settings["from_logits"]))
         if isinstance(loss, keras.losses.BinaryCrossentropy):
-            return Bernoulli(bool(loss.from_logits))
+            return Bernoulli(bool(loss.get_config()["from_logits"]))
         if isinstance(loss, keras.losses.MeanSquaredError):
             return Gaussian()
         raise ValueError(
