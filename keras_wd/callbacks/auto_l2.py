@@ -46,7 +46,7 @@ class History:
         Args:
             step: of the optimizer.
             loss: on a batch, without the penalty.
-            accuracy: on the batch; not a number if there is none.
+            accuracy: on the batch; NaN if there is none.
             refractory: steps after a drop without another.
             patience: how many measurements in a row must not be better.
         """
@@ -65,7 +65,7 @@ class History:
         if self.measurements >= patience:
             # All but the newest patience - 1: those still have to be judged.
             self.least_loss = min(self.least_loss, self.losses[0])
-            # The comparison is False for what is not a number.
+            # The comparison is False for NaN.
             if self.accuracies[0] > self.most_accuracy:
                 self.most_accuracy = self.accuracies[0]
         return False
@@ -89,17 +89,23 @@ class AutoL2(DecayCallback):
     waits `0.1 / rate` steps whatever the learning rate.
 
     The compiled training step reads the rate from a variable and is never
-    compiled again. Rate and history are saved with the optimizer, and a
-    resumed run goes on with them. The epoch's logs get the rate as
-    "weight_decay" (with the decay's name behind it if there are several).
+    compiled again. The epoch's logs get the rate as "weight_decay" (with the
+    decay's name behind it if there are several).
+
+    Rate and history are saved with the optimizer. A loop that calls `fit`
+    once per epoch with one callback acts as one `fit`, and a run that is
+    resumed from a file, by `fit(initial_epoch=...)` or `BackupAndRestore`,
+    goes on with them. A new callback, another `compile` or a new optimizer
+    begins a new history, so that one training never judges another.
 
     A large first rate can destroy what a small network has learned: compare
     it with a constant rate from `keras_wd.tune` before relying on it.
 
     Args:
-        data: `(x, y)` or `(x, y, sample_weight)` to measure on, or a dataset
-            of such batches: the training data.
-        every: batches of `fit` between two measurements.
+        data: a tuple `(x, y)` or `(x, y, sample_weight)` to measure on, or a
+            dataset of such batches: the training data.
+        every: batches of `fit` between two measurements, counted over all
+            calls of `fit` with one optimizer.
         factor: what the rate is divided by, > 1.
         delay: see above, >= 0.
         patience: measurements in a row that must not be better, >= 1.
@@ -114,7 +120,7 @@ class AutoL2(DecayCallback):
     Raises:
         ValueError: if an argument is out of range; when `fit` starts, if the
             optimizer is no `WeightDecay`, the decay has a schedule of its
-            own, or the model has no loss that is a mean.
+            own, or the model has no loss.
 
     >>> import keras
     >>> import numpy as np
@@ -159,18 +165,24 @@ class AutoL2(DecayCallback):
         self._batches = batches_of(data, batch_size, seed)
         if self._batches.first_batch()[1] is None:
             raise ValueError(
-                "`data` must have labels, as in (x, y). Received: x alone."
+                "`data` must have labels, as in the tuple (x, y). Received: x "
+                "alone. A list holds the inputs of a model that has several."
             )
         self._measure = None
+        self._measured = (None, None)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Find the decay and compile the measurement."""
+        """Find the decay; compile the measurement once for every `compile`."""
         super().on_train_begin(logs)
-        self._measure = batch_loss(self.model)
+        model = self.model
+        found = (model, next(iter(model.metrics), None))
+        if any(a is not b for a, b in zip(found, self._measured, strict=True)):
+            self._measure = batch_loss(model)
+            self._measured = found
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measure when it is time, and lower the rate if it has to be."""
-        before, now = self.count_batches(batch)
+        before, now = self.count.end_batch(batch)
         if before // self.every == now // self.every:
             return
         model = self.model

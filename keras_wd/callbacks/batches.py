@@ -1,5 +1,6 @@
 """Batches that a callback measures on, whatever `fit` was given."""
 
+import itertools
 from collections.abc import Iterable
 
 import keras
@@ -8,6 +9,11 @@ import numpy as np
 from keras_wd.errors import check_seed
 
 _BATCH_SIZE = 128
+_NO_END = (
+    "`data` must have an end for first_pass=True, or `fit` must be told its "
+    "steps. Received: a dataset without an end. Use steps_per_epoch, or "
+    "data.take(100)."
+)
 
 
 def batches_of(data: object, batch_size: int | None, seed: int):
@@ -21,6 +27,10 @@ def batches_of(data: object, batch_size: int | None, seed: int):
     ):
         _refuse_batch_size(batch_size)
         return _Stream(data)
+    if not isinstance(data, tuple):
+        # A list or a dictionary: the inputs of a model that has several.
+        single = isinstance(data, list) and len(data) == 1
+        data = tuple(data) if single else (data,)
     return _Arrays(_unpacked(data), batch_size or _BATCH_SIZE, seed)
 
 
@@ -42,35 +52,63 @@ class _Indexed:
 
     def __init__(self, data):
         self._data = data
-
-    def __len__(self):
-        return len(self._data)
+        self._length = _number_of_batches(data)
+        if self._length == 0:
+            raise ValueError(
+                "`data` must have a batch. Received: a PyDataset of none."
+            )
 
     def batch(self, number: int) -> tuple:
-        return _unpacked(self._data[number % len(self)])
+        if self._length is not None:
+            number %= self._length
+        return _unpacked(self._data[number])
 
     def first_batch(self):
         return self.batch(0)
 
-    def one_pass(self):
-        return map(self.batch, range(len(self)))
+    def one_pass(self, steps: int | None):
+        """Every batch once, or `steps` of an endless number."""
+        length = self._length or steps
+        if length is None:
+            raise ValueError(_NO_END)
+        return map(self.batch, range(length))
+
+
+def _number_of_batches(data):
+    """None if there is no end."""
+    try:
+        return data.num_batches
+    except NotImplementedError:
+        return None
 
 
 class _Arrays(_Indexed):
     """Shuffled batches of one size, so that one program serves all."""
 
     def __init__(self, arrays, batch_size, seed):
+        parts = [a for a in keras.tree.flatten(arrays) if a is not None]
+        for part in parts:
+            if hasattr(part, "nested_row_splits"):
+                raise ValueError(
+                    "`data` must be a dataset for ragged tensors. Received: "
+                    "a ragged tensor. Use "
+                    "tf.data.Dataset.from_tensor_slices(data).batch(128)."
+                )
+        lengths = {np.shape(part)[0] for part in parts}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                "`data` must hold at least one example, and as many in every "
+                f"array. Received: arrays of {sorted(lengths)} examples."
+            )
         self._arrays = arrays
-        self._examples = len(keras.tree.flatten(arrays[0])[0])
+        self._examples = lengths.pop()
         self._size = min(batch_size, self._examples)
+        self._length = self._examples // self._size
         self._seed = seed
         self._order = (None, None)
 
-    def __len__(self):
-        return self._examples // self._size
-
     def batch(self, number: int) -> tuple:
-        number_of_pass, index = divmod(number, len(self))
+        number_of_pass, index = divmod(number, self._length)
         if self._order[0] != number_of_pass:
             rng = np.random.default_rng((self._seed, number_of_pass))
             self._order = (number_of_pass, rng.permutation(self._examples))
@@ -105,15 +143,34 @@ class _Stream:
             )
         return _unpacked(batch)
 
-    def one_pass(self):
+    def one_pass(self, steps: int | None):
+        """Every batch once; at most `steps` if it has no length."""
         self._waiting = []
-        return map(_unpacked, self._data)
+        batches = map(_unpacked, self._data)
+        try:
+            len(self._data)
+        except TypeError:
+            if steps is None and _is_endless(self._data):
+                raise ValueError(_NO_END) from None
+            return itertools.islice(batches, steps)
+        return batches
+
+
+def _is_endless(data):
+    """What a `tf.data.Dataset` says of itself."""
+    cardinality = getattr(data, "cardinality", None)
+    return cardinality is not None and int(cardinality()) == -1
 
 
 def _taken(arrays, chosen):
+    def take(array):
+        if array is None:
+            return None
+        if hasattr(array, "toarray"):
+            return array[chosen].toarray()  # A sparse matrix of SciPy.
+        return np.asarray(array)[chosen]
+
     return tuple(
-        None
-        if part is None
-        else keras.tree.map_structure(lambda a: np.asarray(a)[chosen], part)
+        None if part is None else keras.tree.map_structure(take, part)
         for part in arrays
     )

@@ -3,6 +3,7 @@
 import keras
 
 from keras_wd.callbacks.batches import batches_of
+from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_count
 from keras_wd.errors import check_flag
 from keras_wd.optimizers.chain import chain
@@ -19,28 +20,32 @@ class Curvature(keras.callbacks.Callback):
     "kfac_damping", "kfac_step_kl" and so on, for History, CSVLogger and
     TensorBoard.
 
-    A run that is resumed with its optimizer and `fit(initial_epoch=...)`
-    measures what the unbroken run would have measured: the periods count
-    from epoch 0, and which examples measurement number n sees depends on n
-    and `seed` alone (a dataset that is no `keras.utils.PyDataset` starts
-    again). List it before `BackupAndRestore`, which can only restore an
-    optimizer whose factors exist.
+    The periods count the steps of the optimizer, so that a loop that calls
+    `fit` once per epoch acts as one `fit`, and a run that is resumed with its
+    optimizer measures what the unbroken run would have measured: which
+    examples measurement number n sees depends on n and `seed` alone (a dataset
+    that is no `keras.utils.PyDataset` starts again). List it before
+    `BackupAndRestore`, which can only restore an optimizer whose factors
+    exist.
 
     Args:
         data: what `fit` takes as `x`, or a tuple `(x, y)` or
             `(x, y, sample_weight)`: arrays, or a dataset that yields batches.
+            A list or a dictionary holds the inputs of a model with several.
             Labels are only used by `KFAC(estimator="empirical")`.
         every: batches of `fit` between two measurements.
         invert_every: batches of `fit` between two inversions.
         batch_size: examples per measurement, for arrays: 128, or as many as
             there are. A dataset has its own.
-        first_pass: initialise the factors by one pass over `data`.
+        first_pass: initialise the factors by one pass over `data`; of data
+            without a known end, as many batches as an epoch of `fit` has.
         seed: of the order in which arrays are read.
         verbose: 1 prints `optimizer.summary()` once.
 
     Raises:
-        ValueError: if an argument is out of range, or when `fit` starts, if
-            the model's optimizer is not KFAC.
+        ValueError: if an argument is out of range or `data` is empty; when
+            `fit` starts, if the model's optimizer is not KFAC, or a first
+            pass would have no end.
 
     >>> import keras
     >>> import numpy as np
@@ -77,8 +82,7 @@ class Curvature(keras.callbacks.Callback):
             check_count("verbose", verbose, minimum=0)
         self.verbose = verbose
         self._batches = batches_of(data, batch_size, seed)
-        self._steps = None
-        self._last = -1
+        self._count = BatchCount()
 
     def set_model(self, model: keras.Model) -> None:
         """Create the factors: afterwards `fit` fixes what the step carries."""
@@ -92,13 +96,13 @@ class Curvature(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Find the optimizer; measure and invert if it has no curvature."""
-        self._steps = None
+        self._count.begin_fit()
         model = self.model
         optimizer = _kfac_of(model)
         if optimizer.has_curvature:
             return
         if self.first_pass:
-            for batch in self._batches.one_pass():
+            for batch in self._batches.one_pass(self.params.get("steps")):
                 optimizer.update_curvature(
                     model, *batch, invert=False, first_pass=True
                 )
@@ -110,16 +114,13 @@ class Curvature(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Batches are counted from here."""
-        self._last = -1
-        if self._steps is None:
-            self._steps = epoch * (self.params.get("steps") or 0)
+        self._count.begin_epoch(self.model)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measure and invert when it is time."""
-        before, self._steps = self._steps, self._steps + batch - self._last
-        self._last = batch
-        measure = before // self.every != self._steps // self.every
-        invert = before // self.invert_every != self._steps // self.invert_every
+        before, now = self._count.end_batch(batch)
+        measure = before // self.every != now // self.every
+        invert = before // self.invert_every != now // self.invert_every
         if not (measure or invert):
             return
         # On JAX this brings the model's state up to date, which takes time.
@@ -137,6 +138,10 @@ class Curvature(keras.callbacks.Callback):
         if logs is not None:
             numbers = _kfac_of(self.model).diagnostics()
             logs.update((f"kfac_{name}", x) for name, x in numbers.items())
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Compare the count of batches with the optimizer's."""
+        self._count.end_fit(self.model)
 
     def _next_batch(self, optimizer) -> tuple:
         # By the optimizer's own count, which another callback may restore

@@ -1,8 +1,11 @@
 """What callbacks that steer a decay have in common."""
 
+import weakref
+
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
 from keras_wd.optimizers.chain import chain
@@ -10,8 +13,30 @@ from keras_wd.optimizers.rates import number_of
 from keras_wd.optimizers.weight_decay import WeightDecay
 
 
+class _Memory(dict):
+    """What one callback remembers; a copy of it is a plain dictionary.
+
+    Attributes:
+        fit: the parameters of the last `fit` its callback took part in, which
+            are the same object for all callbacks of that `fit`.
+    """
+
+    def __init__(self, values, fit):
+        super().__init__(values)
+        self.fit = fit
+
+    def __reduce__(self):
+        return dict, (dict(self),)
+
+
 class DecayCallback(keras.callbacks.Callback):
     """Reads and sets the rate of one decay of the model's optimizer.
+
+    What it remembers is saved with the optimizer and belongs to this object:
+    it goes on over several calls of `fit`, and ends with a new optimizer or
+    another `compile`. A new callback starts afresh, unless the run is resumed:
+    the optimizer was loaded, and either `fit` begins after epoch 0 or
+    `BackupAndRestore` loaded it.
 
     Args:
         decay: the name of the decay; None for the only one.
@@ -20,13 +45,36 @@ class DecayCallback(keras.callbacks.Callback):
     def __init__(self, decay: str | None = None):
         super().__init__()
         self.decay = check_name("decay", decay)
+        self.count = BatchCount()
         self._name = None
-        self._steps = None
-        self._last = -1
+        self._key = None
+        self._memory = None
+        self._compiled = None
+        self._is_resumed = None
+        self._memories = None
+        self._owner = lambda: None
+
+    def set_params(self, params: dict) -> None:
+        """Note that what is remembered is in use."""
+        super().set_params(params)
+        if self._memory is not None:
+            self._memory.fit = params
+
+    def set_model(self, model: keras.Model) -> None:
+        """Note what the optimizer holds before anything is restored."""
+        super().set_model(model)
+        found = _wrapper_of(getattr(model, "optimizer", None))
+        self._memories = None if found is None else found.callback_memory
+        self._is_resumed = None
+        # Of every `compile` a new one.
+        compiled = next(iter(model.metrics), None)
+        if compiled is not self._compiled or self._owner() is not found:
+            self._memory, self._compiled = None, compiled
+            self._owner = weakref.ref(found) if found else lambda: None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Find the decay; raise if its rate cannot be set."""
-        self._steps = None
+        self.count.begin_fit()
         decays = self._optimizer.decays
         if self.decay is None and len(decays) > 1:
             raise ValueError(
@@ -44,16 +92,17 @@ class DecayCallback(keras.callbacks.Callback):
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Batches are counted from here, as if training began at epoch 0."""
-        self._last = -1
-        if self._steps is None:
-            self._steps = epoch * (self.params.get("steps") or 0)
+        """Count from here, and find what is remembered."""
+        model = self.model
+        self.count.begin_epoch(model)
+        if self._is_resumed is None:
+            restored = self._optimizer.callback_memory is not self._memories
+            self._is_resumed = epoch > 0 or restored
+            self._find_memory()
 
-    def count_batches(self, batch: int) -> tuple[int, int]:
-        """How many batches there were before and after this call."""
-        before, self._steps = self._steps, self._steps + batch - self._last
-        self._last = batch
-        return before, self._steps
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Compare the count of batches with the optimizer's."""
+        self.count.end_fit(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add the rate to the logs."""
@@ -63,14 +112,14 @@ class DecayCallback(keras.callbacks.Callback):
     @property
     def _optimizer(self):
         optimizer = getattr(self.model, "optimizer", None)
-        for one in chain(optimizer):
-            if isinstance(one, WeightDecay):
-                return one
-        raise ValueError(
-            f"`{type(self).__name__}` must be used with "
-            "keras_wd.optimizers.WeightDecay or one of its subclasses. "
-            f"Received: optimizer={type(optimizer).__name__}."
-        )
+        found = _wrapper_of(optimizer)
+        if found is None:
+            raise ValueError(
+                f"`{type(self).__name__}` must be used with "
+                "keras_wd.optimizers.WeightDecay or one of its subclasses. "
+                f"Received: optimizer={type(optimizer).__name__}."
+            )
+        return found
 
     @property
     def rate(self) -> float:
@@ -91,15 +140,42 @@ class DecayCallback(keras.callbacks.Callback):
 
     def remembered(self) -> dict:
         """What was remembered last; it is saved with the optimizer."""
-        return dict(self._optimizer.callback_memory.get(self._key, {}))
+        self._find_memory()
+        return dict(self._memory)
 
     def remember(self, state: dict) -> None:
         """Keep a dictionary of plain Python."""
-        self._optimizer.callback_memory[self._key] = state
+        self._find_memory()
+        self._memory.clear()
+        self._memory.update(state)
 
-    @property
-    def _key(self):
-        return f"{type(self).__name__} {self._name}"
+    def _find_memory(self):
+        """Find what is this callback's, take over what was loaded, or begin."""
+        memories = self._optimizer.callback_memory
+        if self._memory is not None:
+            if memories.get(self._key) is self._memory:
+                return
+            # The optimizer was loaded meanwhile: go on with what it brought.
+            self._is_resumed = True
+        key = name = f"{type(self).__name__} {self._name}"
+        number = 1
+        while (
+            isinstance(memories.get(key), _Memory)
+            and memories[key].fit is self.params
+        ):
+            number += 1
+            key = f"{name} {number}"
+        found = memories.get(key, {})
+        if isinstance(found, _Memory) or not self._is_resumed:
+            found = {}
+        self._key = key
+        self._memory = memories[key] = _Memory(found, self.params)
+
+
+def _wrapper_of(optimizer):
+    return next(
+        (o for o in chain(optimizer) if isinstance(o, WeightDecay)), None
+    )
 
 
 def rate_logs(optimizer: WeightDecay) -> dict[str, float]:

@@ -8,11 +8,13 @@ from keras import ops
 
 from keras_wd import backend
 from keras_wd.backend import curvature as seam
+from keras_wd.callbacks.counting import EpochCount
 from keras_wd.callbacks.decay import rate_logs
 from keras_wd.decays import PathNorm
 from keras_wd.errors import check_count
 from keras_wd.graph.invariance import invariant_variables
 from keras_wd.graph.pairs import homogeneous_units
+from keras_wd.graph.read import functional_of
 from keras_wd.metrics.jacobian import jacobian_norm
 from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import program_of
@@ -37,8 +39,10 @@ class Mechanisms(keras.callbacks.Callback):
         weight_norm              sqrt of the sum of squares of the kernels
         zeros                    share of kernel entries that are exactly 0
         sparsity                 share with a magnitude up to 1e-13
-        jacobian_norm            `metrics.jacobian_norm` on `x`
+        jacobian_norm            `metrics.jacobian_norm` on `x`, every
+                                 `every` epochs
         path_norm                of the pairs of homogeneous units, if any
+        scale_invariant_weights  over how many the means below are taken
         effective_learning_rate  geometric mean over scale-invariant weights
         rotation                 angle the first step of the epoch turned
                                  them by, root mean square, in radians
@@ -52,17 +56,24 @@ class Mechanisms(keras.callbacks.Callback):
     (`graph.scale_invariant`), and the structure of a subclassed model cannot
     be read. `layers` has the effective learning rate of every weight.
 
+    What was not measured in an epoch is not logged in it, as Keras does with
+    `validation_freq`: `CSVLogger` writes "NA", TensorBoard has no point, and
+    the list in `History` is shorter, its epochs being `jacobian_epochs`. Use
+    every=1 for a number that `EarlyStopping` monitors.
+
     Args:
-        x: inputs to measure the Jacobian on, such as 128 validation images;
-            as many of them as an epoch has examples cost more than training.
-        every: epochs between two measurements, of which the first and the
-            last epoch always have one; the logs of the others repeat the last
-            numbers, but for the rate.
+        x: inputs to measure the Jacobian on, such as 128 validation images or
+            token sequences; as many of them as an epoch has examples cost
+            more than training.
+        every: epochs between two measurements of the Jacobian, of which the
+            first and the last epoch of every `fit` always have one. All else
+            is measured in every epoch.
         batch_size: examples at a time.
 
     Attributes:
-        layers: by measured epoch, the effective learning rate of every
-            scale-invariant weight by its path.
+        layers: by epoch, counted over all calls of `fit`, the effective
+            learning rate of every scale-invariant weight by its path.
+        jacobian_epochs: those in which the Jacobian was measured.
 
     Raises:
         ValueError: if an argument is out of range; when `fit` starts, if `x`
@@ -102,7 +113,9 @@ class Mechanisms(keras.callbacks.Callback):
         self.every = check_count("every", every)
         self.batch_size = check_count("batch_size", batch_size)
         self.layers = {}
-        self._numbers = {}
+        self.jacobian_epochs = []
+        self._epochs = EpochCount()
+        self._is_first = True
         self._before = None
         self._rotation = None
         self._names = frozenset()
@@ -112,25 +125,21 @@ class Mechanisms(keras.callbacks.Callback):
         """Check `x` and read the structure of the model."""
         model = self.model
         self._inputs = checked_inputs(model, self.x)
-        names, self._decay = [], None
-        try:
-            names = [v.path for v in invariant_variables(model)]
+        self._names, self._decay = frozenset(), None
+        # The structure of a subclassed model cannot be read.
+        if functional_of(model) is not None:
+            self._names = frozenset(v.path for v in invariant_variables(model))
             units = homogeneous_units(model)
             if units:
                 self._decay = PathNorm(0.0, units, coupling="coupled")
-        except ValueError:
-            pass  # Not a Sequential or Functional model.
-        self._names = frozenset(names)
-        self._numbers = {}
-
-    def _is_measured(self, epoch):
-        last = epoch + 1 == self.params.get("epochs")
-        return last or epoch % self.every == 0 or not self._numbers
+        self._is_first = True
+        if self._epochs.begin_fit(model):
+            self.layers, self.jacobian_epochs = {}, []
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remember the weights before the first step."""
         self._before = self._rotation = None
-        if self._names and self._is_measured(epoch):
+        if self._names:
             self._before = _values(self._invariant(self.model))
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -140,36 +149,40 @@ class Mechanisms(keras.callbacks.Callback):
         # A batch number above 0: several steps were one execution.
         if batch == 0:
             after = _values(self._invariant(self.model))
-            angles = map(rotation, self._before, after)
-            self._rotation = _root_mean_square(list(angles))
+            # A weight that is zero has no direction.
+            angles = [
+                rotation(one, other)
+                for one, other in zip(self._before, after, strict=True)
+                if one.any() and other.any()
+            ]
+            self._rotation = _root_mean_square(angles) if angles else None
         self._before = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measure, and add the numbers to the logs."""
-        if self._is_measured(epoch):
-            self._numbers = self._measured(epoch)
-        if logs is not None:
-            logs.update(self._numbers)
-            # A callback may steer the rate between two measurements.
-            for optimizer in chain(self.model.optimizer):
-                if isinstance(optimizer, WeightDecay):
-                    logs.update(rate_logs(optimizer))
-
-    def _measured(self, epoch):
+        number = self._epochs.end_epoch(epoch)
         model = self.model
         numbers = {
             "weight_norm": weight_norm(model),
             "zeros": sparsity(model),
             "sparsity": sparsity(model, 1e-13),
-            "jacobian_norm": float(
-                jacobian_norm(model, self._inputs, batch_size=self.batch_size)
-            ),
         }
+        is_last = epoch + 1 == self.params.get("epochs")
+        if self._is_first or is_last or number % self.every == 0:
+            numbers["jacobian_norm"] = float(
+                jacobian_norm(model, self._inputs, batch_size=self.batch_size)
+            )
+            self.jacobian_epochs.append(number)
+            self._is_first = False
         if self._decay is not None:
             numbers["path_norm"] = self._path_norm(model)
         if self._names:
-            numbers.update(self._of_directions(model, epoch))
-        return numbers
+            numbers.update(self._of_directions(model, number))
+        if logs is not None:
+            logs.update(numbers)
+            for optimizer in chain(model.optimizer):
+                if isinstance(optimizer, WeightDecay):
+                    logs.update(rate_logs(optimizer))
 
     def _path_norm(self, model):
         rule, variables = self._decay, list(model.trainable_variables)
@@ -184,7 +197,7 @@ class Mechanisms(keras.callbacks.Callback):
 
     def _of_directions(self, model, epoch):
         invariant = self._invariant(model)
-        numbers = {}
+        numbers = {"scale_invariant_weights": float(len(invariant))}
         if is_known(model.optimizer):
             rates = rates_of(model.optimizer, invariant)
             self.layers[epoch] = rates

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_wd.callbacks.counting import EpochCount
 from keras_wd.errors import check_number
 from keras_wd.graph.invariance import invariant_variables
 from keras_wd.graph.invariance import scale_invariant
@@ -22,7 +23,8 @@ class NormTransfer(keras.callbacks.Callback):
     `w <- w * recorded_norm / |w|`. As these weights are scale invariant
     (`keras_wd.graph.scale_invariant`), the function stays the same, and only
     the effective learning rate becomes that of the other run. The state of
-    the optimizer is left as it is.
+    the optimizer is left as it is. Epochs are counted over all calls of `fit`
+    with one callback and one model.
 
     Args:
         norms: what another run recorded (`recorder.norms`), one dictionary
@@ -65,9 +67,11 @@ class NormTransfer(keras.callbacks.Callback):
         self.norms = [] if norms is None else _checked(norms)
         self._imposes = norms is not None
         self._names = []
+        self._epochs = EpochCount()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Find the weights."""
+        self._epochs.begin_fit(self.model)
         self._names = scale_invariant(self.model)
         if not self._names:
             raise ValueError(
@@ -89,6 +93,7 @@ class NormTransfer(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the norms, or rescale the weights."""
         model = self.model
+        epoch = self._epochs.end_epoch(epoch)
         variables = dict(
             zip(self._names, invariant_variables(model), strict=True)
         )

@@ -14,8 +14,15 @@ class ReduceDecayOnPlateau(DecayCallback):
     What `keras.callbacks.ReduceLROnPlateau` is to the learning rate: after
     `patience` epochs without an improvement of `monitor` by more than
     `min_delta`, `rate <- max(rate * factor, minimum)`, and the next
-    `cooldown` epochs do not count. The wait and the best value are saved with
-    the optimizer. The epoch's logs get the rate it ran with as "weight_decay".
+    `cooldown` epochs do not count. The epoch's logs get the rate it ran with
+    as "weight_decay". An epoch in which `monitor` was not measured, as with
+    `fit(validation_freq=2)` or `Mechanisms(every=5)`, does not count.
+
+    The wait and the best value are saved with the optimizer. A loop that
+    calls `fit` once per epoch with one callback acts as one `fit`, and a run
+    that is resumed from a file, by `fit(initial_epoch=...)` or
+    `BackupAndRestore`, goes on with them. A new callback, another `compile`
+    or a new optimizer begins anew.
 
     Args:
         monitor: name of a number in the logs.
@@ -31,7 +38,9 @@ class ReduceDecayOnPlateau(DecayCallback):
     Raises:
         ValueError: if an argument is out of range; when `fit` starts, if the
             optimizer is no `WeightDecay` or the decay has a schedule of its
-            own; at the end of an epoch whose logs lack `monitor`.
+            own; at the end of an epoch whose logs lack `monitor` and never
+            had it. (Of a "val_" number when `fit` ends, as validation may
+            have its own period.)
 
     >>> import keras
     >>> import numpy as np
@@ -74,16 +83,22 @@ class ReduceDecayOnPlateau(DecayCallback):
         self.min_delta = check_number("min_delta", min_delta, minimum=0)
         self.cooldown = check_count("cooldown", cooldown, minimum=0)
         self.minimum = check_number("minimum", minimum, minimum=0)
+        self._is_seen = False
+        self._logged = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Judge the epoch; lower the rate for the next one if it has to be."""
         super().on_epoch_end(epoch, logs)
         value = (logs or {}).get(self.monitor)
         if value is None:
-            raise ValueError(
-                "`monitor` must be in the logs: "
-                f"{', '.join(logs or {})}. Received: monitor={self.monitor!r}."
+            self._logged = list(logs or {})
+            waits = self.monitor.startswith("val_") and not any(
+                name.startswith("val_") for name in self._logged
             )
+            if not (waits or self._is_seen):
+                self._refuse_monitor()
+            return
+        self._is_seen = True
         state = self.remembered()
         best, wait = state.get("best", math.inf), state.get("wait", 0)
         cooldown = max(state.get("cooldown", 0) - 1, 0)
@@ -102,6 +117,18 @@ class ReduceDecayOnPlateau(DecayCallback):
                 # The epoch that comes counts as the first of the pause.
                 cooldown, wait = self.cooldown + bool(self.cooldown), 0
         self.remember({"best": best, "wait": wait, "cooldown": cooldown})
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Raise if there was never anything to judge by."""
+        super().on_train_end(logs)
+        if self._logged is not None and not self._is_seen:
+            self._refuse_monitor()
+
+    def _refuse_monitor(self):
+        raise ValueError(
+            "`monitor` must be in the logs: "
+            f"{', '.join(self._logged)}. Received: monitor={self.monitor!r}."
+        )
 
     def _is_max(self):
         names = ("acc", "accuracy", "auc", "precision", "recall")

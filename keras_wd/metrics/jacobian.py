@@ -15,8 +15,9 @@ from keras_wd.errors import check_seed
 from keras_wd.metrics.probing import batches_of
 from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import count_examples
-from keras_wd.metrics.probing import output_shape
+from keras_wd.metrics.probing import output_sizes
 from keras_wd.metrics.probing import program_of
+from keras_wd.metrics.probing import tapped_outputs
 
 # More outputs than this are measured by random projections by default: there
 # is a pass through the network for each.
@@ -24,6 +25,8 @@ MOST_EXACT_OUTPUTS = 32
 METHODS = ("auto", "exact", "random")
 # Pull-backs that share one forward pass; more would take longer to compile.
 _AT_ONCE = 16
+# Random signs in memory at once, 128 MiB, if one projection is not more.
+_MOST_SIGNS = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +62,19 @@ def jacobian_norm(
     """Mean squared Frobenius norm of d outputs / d inputs: `E |J(x)|_F^2`.
 
     The outputs are those of the model at inference, so give it a model that
-    ends in logits. Exact: one pull-back per output, for all examples at once.
-    Random: `E |v^T J|^2` over vectors v of random signs, which has no bias;
-    its standard error is that of the mean over the projections.
+    ends in logits; several are taken together, as one vector. Ids, such as
+    those of tokens, cannot be differentiated by: in their place stand the
+    vectors that an `Embedding` looks up for them.
+
+    Exact: one pull-back per output, for all examples at once. Random:
+    `E |v^T J|^2` over vectors v of random signs, which has no bias; its
+    standard error is that of the mean over the projections.
 
     Args:
-        model: a built model with one output, `(examples, outputs)` or any
+        model: a built model with outputs `(examples, outputs)` or of any
             shape; an example must not see the others, as in inference.
-        x: inputs as `predict` takes them, arrays of floats of n examples.
+        x: inputs as `predict` takes them, arrays of n examples: floats, or ids
+            that an `Embedding` looks up.
         method: `"exact"`, `"random"`, or `"auto"`: exact for up to 32
             outputs.
         projections: how many random vectors, at least 2.
@@ -79,7 +87,7 @@ def jacobian_norm(
 
     Raises:
         ValueError: if an argument is out of range, the model is not built,
-            or `x` is empty, not of floats or not finite.
+            or `x` is empty, not finite, or neither of floats nor looked up.
 
     >>> import keras
     >>> import numpy as np
@@ -99,19 +107,25 @@ def jacobian_norm(
     projections = check_count("projections", projections, minimum=2)
     batch_size = check_count("batch_size", batch_size)
     inputs = checked_inputs(model, x)
-    outputs = math.prod(output_shape(model, inputs))
+    outputs = sum(output_sizes(model, inputs))
     if method == "auto":
         method = "exact" if outputs <= MOST_EXACT_OUTPUTS else "random"
     count = outputs if method == "exact" else projections
     rng = np.random.default_rng(seed)
-    eye = np.eye(outputs, dtype="float32")[:, None]
+    eye = None
+    if method == "exact":
+        eye = np.eye(outputs, dtype="float32")[:, None]
     sums = np.zeros(count)
     for batch in batches_of(inputs, batch_size):
         examples = len(keras.tree.flatten(batch)[0])
-        for first in range(0, count, _AT_ONCE):
-            vectors = eye[first : first + _AT_ONCE]
-            if method == "random":
-                size = (min(_AT_ONCE, count - first), examples, outputs)
+        at_once = _AT_ONCE
+        if method == "random":
+            at_once = max(1, min(_AT_ONCE, _MOST_SIGNS // (examples * outputs)))
+        for first in range(0, count, at_once):
+            if method == "exact":
+                vectors = eye[first : first + at_once]
+            else:
+                size = (min(at_once, count - first), examples, outputs)
                 vectors = _signs(rng, size)
             sums[first : first + len(vectors)] += _squares(
                 model, batch, vectors
@@ -220,21 +234,23 @@ def _pull_back_through(model):
     # Such as the kernels of convolutions.
     unrolled = any(len(weight.shape) > 2 for weight in model.weights)
 
-    def forward(tap, batch):
-        tapped = keras.tree.map_structure(tap, batch)
-        return keras.tree.flatten(model(tapped, training=False)), None
-
     def squares(vectors, batch):
-        (output,), _, pullback = seam.tapped_vjp(
-            lambda tap: forward(tap, batch)
+        outputs, _, pullback = seam.tapped_vjp(
+            lambda tap: (tapped_outputs(model, batch, tap), None)
         )
 
         def square(vector):
-            shape = (output.shape[0], vector.shape[-1])
-            vector = ops.reshape(ops.broadcast_to(vector, shape), output.shape)
-            parts = pullback([ops.cast(vector, output.dtype)])
+            cotangents, start = [], 0
+            for output in outputs:
+                size = math.prod(output.shape[1:])
+                part = vector[..., start : start + size]
+                part = ops.broadcast_to(part, (output.shape[0], size))
+                part = ops.reshape(part, output.shape)
+                cotangents.append(ops.cast(part, output.dtype))
+                start += size
             return sum(
-                ops.sum(ops.square(ops.cast(part, "float32"))) for part in parts
+                ops.sum(ops.square(ops.cast(part, "float32")))
+                for part in pullback(cotangents)
             )
 
         return seam.for_each(square, vectors, unrolled)

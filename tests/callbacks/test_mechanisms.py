@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -120,14 +122,89 @@ def test_a_subclassed_model_has_no_structure_to_read():
     assert "jacobian_norm" in logs and "path_norm" not in logs
 
 
-def test_epochs_between_two_measurements_repeat_the_numbers():
+def test_what_is_not_measured_is_not_logged(tmp_path):
     model = normalized_network()
     mechanisms = callbacks.Mechanisms(data()[0], every=3)
-    logs = fit(model, "sgd", mechanisms, epochs=5)
-    norms = logs["weight_norm"]
-    assert norms[0] == norms[1] == norms[2] != norms[3] != norms[4]
-    assert norms[4] == pytest.approx(metrics.weight_norm(model))
-    assert set(mechanisms.layers) == {0, 3, 4}
+    table = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    halved = keras.optimizers.schedules.ExponentialDecay(0.1, 4, 0.5)
+    optimizer = optimizers.SGDW(halved, weight_decay=0.1)
+    logs = fit(model, optimizer, table, more=[mechanisms], epochs=5)
+    assert mechanisms.jacobian_epochs == [0, 3, 4]
+    assert len(logs["jacobian_norm"]) == 3
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    rows = [
+        dict(zip(lines[0].split(","), line.split(","), strict=True))
+        for line in lines[1:]
+    ]
+    missing = [row["jacobian_norm"] == "NA" for row in rows]
+    assert missing == [False, True, True, False, False]
+    for name in ("weight_norm", "rotation", "effective_learning_rate"):
+        assert len(set(logs[name])) == 5
+    assert logs["scale_invariant_weights"] == [1.0] * 5
+    # Nothing stale: each epoch's rate over the rate in force is 1 / norm^2.
+    assert set(mechanisms.layers) == set(range(5))
+    angles = [math.sqrt(2 * 0.1 * 0.5**n * 0.1) for n in range(1, 6)]
+    assert logs["equilibrium_rotation"] == pytest.approx(angles)
+
+
+def test_a_loop_of_single_epochs_counts_on():
+    model = normalized_network()
+    mechanisms = callbacks.Mechanisms(data()[0])
+    for _ in range(3):
+        logs = fit_on(model, mechanisms)
+        assert len(logs["jacobian_norm"]) == 1
+    assert set(mechanisms.layers) == {0, 1, 2}
+    assert mechanisms.jacobian_epochs == [0, 1, 2]
+
+
+def fit_on(model, callback):
+    if not model.compiled:
+        model.compile("sgd", "mse", run_eagerly=True)
+    x = data(1)[0]
+    return model.fit(x, x[:, :3], verbose=0, callbacks=[callback]).history
+
+
+def test_a_weight_that_is_zero_has_no_rotation():
+    model = normalized_network()
+    body = model.get_layer("body")
+    body.set_weights([0 * weight for weight in body.get_weights()])
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    logs = fit_on(model, callbacks.Mechanisms(data()[0]))
+    assert "rotation" not in logs and logs["effective_learning_rate"]
+
+
+def test_errors_of_a_model_that_can_be_read_are_not_hidden(monkeypatch):
+    def fail(model):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("keras_wd.callbacks.mechanisms.homogeneous_units", fail)
+    with pytest.raises(ValueError, match="a defect"):
+        fit_on(normalized_network(), callbacks.Mechanisms(data()[0]))
+
+
+def test_token_ids_and_several_outputs():
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((6,), dtype="int32")
+    table = layers.Embedding(10, 4, name="table")
+    h = layers.Flatten()(table(ids))
+    h = layers.BatchNormalization()(layers.Dense(8, name="body")(h))
+    outputs = [layers.Dense(1)(h), layers.Dense(2)(h)]
+    model = keras.Model(ids, outputs)
+    model.compile("sgd", ["mse", "mse"], run_eagerly=True)
+    x = np.random.default_rng(0).integers(0, 10, (16, 6))
+    y = [np.ones((16, 1)), np.ones((16, 2))]
+    logs = model.fit(
+        x, y, verbose=0, callbacks=[callbacks.Mechanisms(x)]
+    ).history  # fmt: skip
+    embedded = keras.Input((6, 4))
+    h = embedded
+    for layer in model.layers[2:5]:
+        h = layer(h)
+    tail = keras.Model(
+        embedded, layers.Concatenate()([layer(h) for layer in model.layers[5:]])
+    )
+    expected = metrics.jacobian_norm(tail, table.get_weights()[0][x])
+    assert logs["jacobian_norm"][0] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_the_rate_is_that_of_every_epoch():

@@ -162,11 +162,15 @@ def test_a_model_that_is_not_built():
         metrics.jacobian_norm(model, data())
 
 
-def test_a_model_with_two_outputs():
+def test_several_outputs_are_one_vector():
     x = keras.Input((3,))
-    model = keras.Model(x, [layers.Dense(1)(x), layers.Dense(2)(x)])
-    with pytest.raises(ValueError, match="`model` must have one output"):
-        metrics.jacobian_norm(model, data())
+    outputs = [layers.Dense(1)(x), layers.Reshape((2, 2))(layers.Dense(4)(x))]
+    joined = layers.Concatenate()([outputs[0], layers.Flatten()(outputs[1])])
+    one, several = keras.Model(x, joined), keras.Model(x, outputs)
+    for method in ("exact", "random"):
+        expected = metrics.jacobian_norm(one, data(), method)
+        found = metrics.jacobian_norm(several, data(), method)
+        assert found.value == pytest.approx(expected.value)
 
 
 def test_the_metric_is_the_mean_over_all_examples():
@@ -190,3 +194,39 @@ def test_the_config_of_the_metric_comes_back():
     metric.update_state(model, x)
     again.update_state(model, x)
     assert float(metric.result()) == float(again.result())
+
+
+def test_dict_inputs_of_a_model_with_a_list():
+    first, second = keras.Input((3,), name="b"), keras.Input((1,), name="a")
+    joined = keras.layers.Concatenate()([first, second])
+    model = keras.Model(
+        [first, second],
+        keras.layers.Dense(1, kernel_initializer="ones")(joined),
+    )
+    x = {"a": np.ones((4, 1)), "b": np.ones((4, 3))}
+    assert metrics.jacobian_norm(model, x).value == pytest.approx(4.0)
+    with pytest.raises(ValueError, match="must have examples of shape"):
+        metrics.jacobian_norm(model, {"a": x["b"], "b": x["a"]})
+
+
+def test_ids_given_as_floats_and_positions():
+    class Positions(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.table = keras.layers.Embedding(4, 2)
+
+        def call(self, x):
+            return x + self.table(keras.ops.arange(4))
+
+    ids = keras.Input((4,))
+    h = Positions()(keras.layers.Embedding(5, 2)(ids))
+    h = keras.layers.Flatten()(h)
+    model = keras.Model(
+        ids, keras.layers.Dense(1, kernel_initializer="ones")(h)
+    )
+    x = np.ones((4, 4), "float32")
+    # Four vectors of two numbers, each with the weight 1.
+    assert metrics.jacobian_norm(model, x).value == pytest.approx(8.0)
+    found = metrics.jacobian_norm(model, x, method="random")
+    assert found.value == pytest.approx(8.0)
+    assert "call" not in vars(model.layers[1])
