@@ -4,5 +4,14 @@ from keras_wd.graph.compaction import compact
 from keras_wd.graph.explanation import explain
 from keras_wd.graph.invariance import scale_invariant
 from keras_wd.graph.pairs import homogeneous_units
+from keras_wd.graph.pruning import prune
+from keras_wd.graph.sizes import sizes_of as sizes
 
-__all__ = ["compact", "explain", "homogeneous_units", "scale_invariant"]
+__all__ = [
+    "compact",
+    "explain",
+    "homogeneous_units",
+    "prune",
+    "scale_invariant",
+    "sizes",
+]

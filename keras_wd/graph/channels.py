@@ -7,8 +7,19 @@ such as the two branches of a residual join.
 """
 
 import dataclasses
+import math
 
 import numpy as np
+
+from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
+
+# A gain that no threshold reaches, whose square is still finite.
+UNBOUNDED = 1e100
+
+
+class NeedsAll(Exception):
+    """A step needs all its channels as they are, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,11 @@ class Classes:
         self._parents = []
         self._reasons = {}
 
+    @property
+    def count(self) -> int:
+        """How many labels there are."""
+        return len(self._parents)
+
     def new(self, count: int) -> np.ndarray:
         """Labels that no tensor has yet."""
         first = len(self._parents)
@@ -89,3 +105,47 @@ class Classes:
             parents[label] = parents[parents[label]]
             label = parents[label]
         return label
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weighted:
+    """A layer between channels, or a part of it.
+
+    Attributes:
+        step: its call.
+        read: the channels along the rows of its kernel.
+        made: the labels of its units.
+        kernel: `(offsets, rows, units)`: the kernel with the axes of the
+            window flattened, zero for units that are treated as dead.
+        totals: `(rows, units)` what a constant row is multiplied by.
+        foldable: `(rows,)` the value of a row that can be moved into the
+            bias; not a number for the others.
+    """
+
+    step: Step
+    read: Channels
+    made: np.ndarray
+    kernel: np.ndarray
+    totals: np.ndarray
+    foldable: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Along:
+    """A step with one entry per channel: its channels before and after."""
+
+    step: Step
+    read: Channels
+    made: Channels
+
+
+def reshaped(graph: Graph, step: Step, read: Channels) -> Channels:
+    """The channels after a `Flatten` or `Reshape`."""
+    before = graph.shapes[step.inputs[0]][1:]
+    after = graph.shapes[step.outputs[0]][1:]
+    if len(before) and before[-1:] == after[-1:] and before[-1]:
+        return read
+    if len(after) == 1 and None not in before:
+        positions = math.prod(before[:-1])
+        return read.taken(np.tile(np.arange(len(read)), positions))
+    raise NeedsAll(f"{step.path} reshapes the channels")

@@ -5,7 +5,6 @@ from keras import layers
 
 from keras_wd.errors import check_number
 from keras_wd.graph import kinds
-from keras_wd.graph import sizes
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
 from keras_wd.graph.read import read
@@ -15,6 +14,10 @@ from keras_wd.graph.removal import names
 from keras_wd.graph.removal import plan_removal
 from keras_wd.graph.report import LayerReport
 from keras_wd.graph.report import Report
+from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph.sizes import measure
+from keras_wd.graph.sizes import milliseconds
+from keras_wd.graph.sizes import not_counted
 from keras_wd.graph.verify import examples
 from keras_wd.graph.verify import verify
 
@@ -102,6 +105,19 @@ def compact(
     return smaller, _report(model, smaller, graph, removal, x, batch_size)
 
 
+def report_of(
+    model: keras.Model,
+    smaller: keras.Model,
+    masked: keras.Model,
+    x: object,
+    batch_size: int | None,
+) -> Report:
+    """The report of a model that was made smaller after it was masked."""
+    graph = read(masked)
+    removal = plan_removal(graph, 0.0)
+    return _report(model, smaller, graph, removal, x, batch_size)
+
+
 def _report(model, smaller, graph, removal, x, batch_size):
     # A copy, so that neither file nor latency includes an optimizer, and
     # nothing of the given model is compiled.
@@ -110,9 +126,9 @@ def _report(model, smaller, graph, removal, x, batch_size):
     if smaller is not model:
         models["after"] = smaller
     times, batch_size = _times(models, graph, x, batch_size)
-    before_sizes = after_sizes = sizes.measure(whole, graph)
+    before_sizes = after_sizes = measure(whole, graph)
     if smaller is not model:
-        after_sizes = sizes.measure(smaller, read(smaller))
+        after_sizes = measure(smaller, read(smaller))
     return Report(
         layers=_layers(removal),
         before=before_sizes,
@@ -120,7 +136,7 @@ def _report(model, smaller, graph, removal, x, batch_size):
         batch_size=batch_size,
         milliseconds_before=times["before"],
         milliseconds_after=times.get("after", times["before"]),
-        not_counted=tuple(sizes.not_counted(graph)),
+        not_counted=tuple(not_counted(graph)),
     )
 
 
@@ -136,39 +152,46 @@ def _times(models, graph, x, batch_size):
         ):
             return nothing
         x = examples(models["before"], graph, batch_size)
-    return sizes.milliseconds(models, x), len(keras.tree.flatten(x)[0])
+    return milliseconds(models, x), len(keras.tree.flatten(x)[0])
 
 
 def _layers(removal: Removal) -> tuple[LayerReport, ...]:
-    weighted = {w.step: w for w in removal.reading.weighted}
-    rows = []
-    for step in removal.reading.graph.steps:
+    reading, rows = removal.reading, []
+    weighted = {
+        w.step: w.made
+        for w in reading.weighted
+        if kinds.is_exactly(w.step.operation, WEIGHTED)
+    }
+    heads = {part.step: part.heads for part in reading.heads}
+    embedded = {
+        along.step: along.made.labels
+        for along in reading.along
+        if kinds.is_exactly(along.step.operation, layers.Embedding)
+    }
+    units_of = {**weighted, **heads, **embedded}
+    for step in reading.graph.steps:
         kind = type(step.operation).__name__
-        if step in weighted:
-            made = weighted[step].made
-            units = len(made)
+        if step in units_of:
+            made = units_of[step]
             left = int(removal.kept[made].sum())
-            note = _note(removal, weighted[step])
-            rows.append(LayerReport(step.path, kind, units, left, note))
-        elif step in removal.reading.opaque and getattr(
-            step.operation, "weights", []
-        ):
+            note = _note(removal, step, made)
+            rows.append(LayerReport(step.path, kind, len(made), left, note))
+        elif step in reading.opaque and getattr(step.operation, "weights", []):
             units = None
-            if kinds.is_exactly(
-                step.operation, (layers.Dense, *kinds.CONVOLUTIONS)
-            ):
-                units = step.operation.kernel.shape[-1]
-            note = f"left whole: {removal.reading.opaque[step]}"
+            if kinds.is_exactly(step.operation, WEIGHTED):
+                units = units_of(step.operation)
+            note = f"left whole: {reading.opaque[step]}"
             rows.append(LayerReport(step.path, kind, units, units, note))
     return tuple(rows)
 
 
-def _note(removal, weighted):
-    layer = weighted.step.operation
-    reasons = names(weighted.made.tolist(), removal.reasons)
+def _note(removal, step, made):
+    reasons = names(made.tolist(), removal.reasons)
     note = f"left whole: {'; '.join(reasons)}" if reasons else ""
-    gone = ~removal.kept[weighted.read.labels]
-    if layer.bias is None and weighted.foldable[gone].any():
-        note = f"{note}; " if note else ""
-        note += "its rows of constant inputs went into a bias"
+    for weighted in removal.reading.weighted:
+        if weighted.step is step and getattr(step.operation, "bias", 0) is None:
+            gone = ~removal.kept[weighted.read.labels]
+            if weighted.foldable[gone].any():
+                note = f"{note}; " if note else ""
+                note += "its rows of constant inputs went into a bias"
     return note

@@ -5,7 +5,6 @@ regularizers, vocabularies and constants are the very objects of the layer, so
 none of them has to be registered, saved or saveable.
 """
 
-import inspect
 import types
 import warnings
 
@@ -32,6 +31,14 @@ _COPIED = (
     "autocast",
     "built",
     "supports_jit",
+)
+# What TensorFlow adds when it tracks an attribute.
+_TENSORFLOWS = (
+    "_self_name_based_restores",
+    "_self_saveable_object_factories",
+    "_self_setattr_tracking",
+    "_self_unconditional_",
+    "_self_update_uid",
 )
 
 
@@ -114,7 +121,7 @@ class Copier:
             unlocked |= {*vars(keras.Model())}
             unlocked -= {*_COPIED}
         for name, value in vars(layer).items():
-            if name not in unlocked and not name.startswith("_self_"):
+            if name not in unlocked and not name.startswith(_TENSORFLOWS):
                 setattr(made, name, self._copied(value))
         self._track_unnamed(layer, made)
         made._lock_state()
@@ -155,7 +162,7 @@ def _position_in(wanted):
 def copied_variable(variable: keras.Variable) -> keras.Variable:
     """A variable with the same value, in memory of its own."""
     made = keras.Variable(
-        np.array(variable.value),
+        np.asarray(variable.value).copy(),
         dtype=variable.dtype,
         trainable=variable.trainable,
         autocast=variable._autocast,
@@ -180,8 +187,10 @@ def made_again(layer: layers.Layer, changes: dict) -> layers.Layer:
         warnings.simplefilter("ignore")
         config = {**layer.get_config(), "dtype": layer.dtype_policy}
     for name in config:
-        value = inspect.getattr_static(layer, name, None)
-        if callable(value) and not isinstance(value, property):
-            config[name] = getattr(layer, name)
+        for attribute in (name, f"_{name}"):
+            value = vars(layer).get(attribute)
+            if callable(value):
+                config[name] = value
+                break
     config.update(changes)
     return type(layer).from_config(config)

@@ -3,11 +3,14 @@
 import numpy as np
 from keras import layers
 
+from keras_wd.graph import attention
 from keras_wd.graph import kinds
-from keras_wd.graph.reading import Along
-from keras_wd.graph.reading import Weighted
+from keras_wd.graph.channels import Along
+from keras_wd.graph.channels import Weighted
+from keras_wd.graph.reading import Reading
 from keras_wd.graph.rebuild import Edit
 from keras_wd.graph.removal import Removal
+from keras_wd.graph.rules import WEIGHTED
 
 
 def edits(removal: Removal) -> dict[str, Edit]:
@@ -21,7 +24,11 @@ def edits(removal: Removal) -> dict[str, Edit]:
         ):
             found[step.path] = Edit({}, {})
     for weighted in reading.weighted:
-        found[weighted.step.path] = _smaller_layer(weighted, removal.kept)
+        if kinds.is_exactly(weighted.step.operation, WEIGHTED):
+            found[weighted.step.path] = _smaller_layer(weighted, removal.kept)
+    for heads in reading.heads:
+        config, arrays = attention.smaller(heads, removal.kept)
+        found[heads.step.path] = Edit(config, arrays)
     for along in reading.along:
         found[along.step.path] = _along(along, removal)
     return found
@@ -33,25 +40,69 @@ def masked(removal: Removal) -> dict[str, Edit]:
     for weighted in removal.reading.weighted:
         layer, path = weighted.step.operation, weighted.step.path
         dead = removal.dead.get(path, ())
-        if len(dead):
-            kernel = np.array(layer.kernel)
-            kernel[..., dead] = 0
-            arrays = {"kernel": kernel}
-            if layer.bias is not None:
-                arrays["bias"] = np.array(layer.bias)
-            found[path] = Edit({}, arrays)
+        if len(dead) and kinds.is_exactly(layer, WEIGHTED):
+            found[path] = Edit({}, with_zeros(layer, units=dead))
     return found
+
+
+def without_rows(reading: Reading, removed: np.ndarray) -> dict[str, Edit]:
+    """The whole layers, of which none reads the labels that are removed."""
+    found = {}
+    for weighted in reading.weighted:
+        layer, path = weighted.step.operation, weighted.step.path
+        rows = np.flatnonzero(removed[weighted.read.labels])
+        if kinds.is_exactly(layer, WEIGHTED) and len(rows):
+            found[path] = Edit({}, with_zeros(layer, rows=rows))
+    for heads in reading.heads:
+        arrays = attention.without_rows(heads, removed)
+        found[heads.step.path] = Edit({}, arrays)
+    return found
+
+
+def with_zeros(layer, units=(), rows=()) -> dict[str, np.ndarray]:
+    """The weights of a whole layer, with zeros for some units or rows."""
+    names = ("depthwise_kernel", "pointwise_kernel", "kernel", "bias")
+    arrays = {
+        name: np.array(getattr(layer, name))
+        for name in names
+        if getattr(layer, name, None) is not None
+    }
+    for name in ("pointwise_kernel", "kernel"):
+        if name in arrays:
+            values = arrays[name]
+            if kinds.is_exactly(layer, kinds.TRANSPOSED):
+                values = np.moveaxis(values, -1, -2)
+            values[..., list(units)] = 0
+            if name == "pointwise_kernel":
+                first = arrays["depthwise_kernel"]
+                first[..., list(rows), :] = 0
+            else:
+                values[..., list(rows), :] = 0
+    return arrays
 
 
 def _smaller_layer(weighted: Weighted, kept) -> Edit:
     layer = weighted.step.operation
     rows, units = kept[weighted.read.labels], kept[weighted.made]
-    kernel = np.asarray(layer.kernel)
-    arrays = {"kernel": np.compress(units, kernel.compress(rows, -2), -1)}
+    if kinds.is_exactly(layer, kinds.SEPARABLE):
+        multiplier = layer.depth_multiplier
+        first = np.asarray(layer.depthwise_kernel).compress(rows, -2)
+        second = np.asarray(layer.pointwise_kernel)
+        second = second.compress(np.repeat(rows, multiplier), -2)
+        arrays = {
+            "depthwise_kernel": first,
+            "pointwise_kernel": second.compress(units, -1),
+        }
+    elif kinds.is_exactly(layer, kinds.TRANSPOSED):
+        kernel = np.asarray(layer.kernel).compress(rows, -1)
+        arrays = {"kernel": kernel.compress(units, -2)}
+    else:
+        kernel = np.asarray(layer.kernel).compress(rows, -2)
+        arrays = {"kernel": kernel.compress(units, -1)}
     size = "units" if kinds.is_exactly(layer, layers.Dense) else "filters"
     config = {size: int(units.sum())}
     gone = ~rows & ~np.isnan(weighted.foldable)
-    added = weighted.foldable[gone] @ weighted.kernel[:, gone].sum(axis=0)
+    added = weighted.foldable[gone] @ weighted.totals[gone]
     if layer.bias is not None:
         arrays["bias"] = (np.asarray(layer.bias) + added)[units]
     elif added[units].any():
@@ -68,6 +119,29 @@ def _along(along: Along, removal) -> Edit:
         (tensor,) = along.step.outputs
         shape = list(removal.reading.graph.shapes[tensor])
         return Edit({"batch_shape": [*shape[:-1], int(after.sum())]}, {})
+    if kinds.operation_name(layer) == "Reshape":
+        target = list(layer.newshape)
+        if target[-1] != -1:
+            target[-1] = int(after.sum())
+        return Edit({"newshape": tuple(target)}, {})
+    if kinds.is_exactly(layer, layers.Embedding):
+        values = np.asarray(layer.embeddings).compress(after, -1)
+        return Edit({"output_dim": int(after.sum())}, {"embeddings": values})
+    if type(layer).__name__ == "RMSNormalization":
+        # The mean is over more numbers, of which the others are zero.
+        ratio = before.size / before.sum()
+        scale = np.asarray(layer.scale)[before] * np.sqrt(ratio)
+        return Edit({"epsilon": layer.epsilon * ratio}, {"scale": scale})
+    if kinds.is_exactly(layer, layers.GroupNormalization):
+        groups = layer.groups
+        if groups != -1:
+            groups = int(before.reshape(groups, -1).any(axis=1).sum())
+        arrays = {
+            name: np.asarray(getattr(layer, name))[before]
+            for name in ("gamma", "beta")
+            if getattr(layer, name) is not None
+        }
+        return Edit({"groups": groups}, arrays)
     if kinds.is_exactly(layer, layers.Reshape):
         target = list(layer.target_shape)
         if target[-1] != -1:

@@ -6,47 +6,22 @@ the input: a unit whose input weights are all zero is one.
 """
 
 import collections
-import dataclasses
 
 import numpy as np
 from keras import layers
 
+from keras_wd.graph import attention
+from keras_wd.graph import kernels
 from keras_wd.graph import kinds
 from keras_wd.graph import rules
+from keras_wd.graph.channels import UNBOUNDED
+from keras_wd.graph.channels import Along
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
+from keras_wd.graph.channels import NeedsAll
+from keras_wd.graph.channels import Weighted
 from keras_wd.graph.read import Graph
 from keras_wd.graph.read import Step
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weighted:
-    """A Dense or convolution layer between channels.
-
-    Attributes:
-        step: its call.
-        read: the channels along the rows of its kernel.
-        made: the labels of its units.
-        kernel: `(offsets, rows, units)`: the kernel with the axes of the
-            window flattened, zero for units that are treated as dead.
-        foldable: `(rows,)` the value of a row that can be moved into the
-            bias; not a number for the others.
-    """
-
-    step: Step
-    read: Channels
-    made: np.ndarray
-    kernel: np.ndarray
-    foldable: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Along:
-    """A step with one entry per channel: its channels before and after."""
-
-    step: Step
-    read: Channels
-    made: Channels
 
 
 class Reading:
@@ -61,6 +36,8 @@ class Reading:
         classes: which units belong together, and which have to stay.
         weighted: the Dense and convolution layers that can be made smaller.
         along: the steps whose weights or shapes follow the channels.
+        heads: the attention layers that can be made smaller.
+        made: the labels that a layer makes, of which one has to stay.
         opaque: the steps that need all their channels as they are.
     """
 
@@ -69,6 +46,8 @@ class Reading:
         self.classes = Classes()
         self.weighted: list[Weighted] = []
         self.along: list[Along] = []
+        self.heads: list[attention.Heads] = []
+        self.made: list[np.ndarray] = []
         self.opaque: dict[Step, str] = {}
         self._dead = dead
         self._channels: dict[int, Channels] = {}
@@ -87,7 +66,7 @@ class Reading:
         inputs = [self._channels[tensor] for tensor in step.inputs]
         try:
             made = self._made(step, inputs)
-        except rules.NeedsAll as refusal:
+        except NeedsAll as refusal:
             self._read_opaque(step, inputs, str(refusal))
             return
         (tensor,) = step.outputs
@@ -97,41 +76,61 @@ class Reading:
         operation = step.operation
         if operation is None:
             if not inputs:
-                raise rules.NeedsAll("it is an input of the model")
+                raise NeedsAll("it is an input of the model")
             if self._entrances[step.path] > 1:
-                raise rules.NeedsAll(
+                raise NeedsAll(
                     f"{'/'.join(step.scope)} is shared: it is called "
                     f"{self._entrances[step.path]} times"
                 )
             self.along.append(Along(step, inputs[0], inputs[0]))
             return inputs[0]
         rules.refuse_unusual(self.graph, step)
-        if kinds.is_exactly(operation, (layers.Dense, *kinds.CONVOLUTIONS)):
+        if kinds.is_exactly(operation, rules.WEIGHTED):
             return self._read_weighted(step, inputs[0])
+        if kinds.is_exactly(operation, layers.Embedding):
+            return self._read_embedding(step)
+        if kinds.is_exactly(operation, rules.ATTENTION):
+            return attention.read(self, step, inputs)
         if kinds.is_exactly(operation, rules.MERGING) or (
-            kinds.merging_operation(operation)
+            kinds.merging_operation(operation) and len(inputs) > 1
         ):
             return rules.merged(self.classes, self.graph, step, inputs)
-        made = rules.passed(self.graph, step, inputs)
-        if kinds.is_exactly(operation, rules.WITH_CHANNELS):
+        made = rules.passed(self.classes, self.graph, step, inputs)
+        if kinds.is_exactly(operation, rules.WITH_CHANNELS) or (
+            kinds.operation_name(operation) == "Reshape"
+        ):
             self.along.append(Along(step, inputs[0], made))
+        return made
+
+    def _read_embedding(self, step):
+        values = kernels.array(step.operation.embeddings)
+        made = Channels(
+            self.classes.new(values.shape[1]),
+            np.where((values == 0).all(axis=0), 0.0, np.nan),
+            np.sqrt(np.square(values).sum(axis=0)),
+        )
+        self.along.append(Along(step, made, made))
+        self.made.append(made.labels)
         return made
 
     def _read_weighted(self, step, read):
         layer = step.operation
-        values = rules.array(layer.kernel)
-        kernel = values.reshape(-1, *values.shape[-2:])
+        kernel, totals = kernels.kernel_of(layer)
         if len(read) != kernel.shape[1]:
-            raise rules.NeedsAll(f"{step.path} reads channels in groups")
+            raise NeedsAll(f"{step.path} reads channels in groups")
         dead = self._dead.get(step.path)
         if dead is not None:
-            kernel = kernel.copy()
+            kernel, totals = kernel.copy(), totals.copy()
             kernel[:, :, dead] = 0
-        foldable = rules.foldable(layer, read.constants)
-        constants = rules.constant_units(kernel, foldable, layer.bias)
+            totals[:, dead] = 0
+        foldable = kernels.foldable(layer, read.constants)
+        constants = kernels.constant_units(kernel, totals, foldable, layer.bias)
         made = self.classes.new(kernel.shape[2])
         gains = np.sqrt(np.sum(np.square(kernel), axis=(0, 1)))
-        self.weighted.append(Weighted(step, read, made, kernel, foldable))
+        self.weighted.append(
+            Weighted(step, read, made, kernel, totals, foldable)
+        )
+        self.made.append(made)
         activation = kinds.activation_of(layer)
         if not kinds.is_elementwise(activation):
             name = kinds.activation_name(activation)
@@ -153,5 +152,5 @@ class Reading:
             labels = self.classes.new(size)
             self.classes.pin(labels, reason)
             self._channels[tensor] = Channels(
-                labels, np.full(size, np.nan), np.full(size, rules.UNBOUNDED)
+                labels, np.full(size, np.nan), np.full(size, UNBOUNDED)
             )

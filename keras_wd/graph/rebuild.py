@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import operator
 from collections.abc import Mapping
 
 import keras
@@ -21,7 +22,8 @@ class Edit:
     Attributes:
         config: changed entries of its configuration, or attributes of an
             operation that is no layer.
-        arrays: new values of its weights, by attribute.
+        arrays: new values of its weights, by attribute, "a.b" for one
+            of a layer inside.
     """
 
     config: dict
@@ -107,7 +109,7 @@ class _Builder:
         new = self._made[id(old)]
         if edit.arrays:
             for name, values in edit.arrays.items():
-                getattr(new, name).assign(values)
+                operator.attrgetter(name)(new).assign(values)
         elif isinstance(old, layers.Layer):
             pairs = zip(old.variables, new.variables, strict=True)
             for source, target in pairs:

@@ -5,8 +5,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from keras_wd.graph import kinds
+from keras_wd.graph.channels import Weighted
 from keras_wd.graph.read import Graph
 from keras_wd.graph.reading import Reading
+from keras_wd.graph.rules import WEIGHTED
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Removal:
     @property
     def is_empty(self) -> bool:
         """Whether every unit stays."""
-        return all(self.kept[w.made].all() for w in self.reading.weighted)
+        return bool(self.kept.all())
 
 
 def plan_removal(graph: Graph, threshold: float) -> Removal:
@@ -48,7 +51,7 @@ def plan_removal(graph: Graph, threshold: float) -> Removal:
         reading = Reading(graph, dead)
         removal = _needed(reading)
         refuted = False
-        for weighted in reading.weighted:
+        for weighted in with_own_units(reading):
             positions = dead.get(weighted.step.path)
             if positions is None:
                 continue
@@ -59,8 +62,8 @@ def plan_removal(graph: Graph, threshold: float) -> Removal:
             return dataclasses.replace(removal, dead=dead)
 
 
-def _below(reading, threshold):
-    """Positions of the units with a small path product, by layer."""
+def path_products(reading: Reading) -> np.ndarray:
+    """By label that stands for a class: the path product of its units."""
     roots = reading.classes.roots()
     products = np.zeros(len(roots))
     for weighted in reading.weighted:
@@ -71,12 +74,28 @@ def _below(reading, threshold):
         per_class = np.zeros(len(roots))
         np.add.at(per_class, roots[read.labels], squares)
         products += np.sqrt(per_class)
+    return products
+
+
+def _below(reading, threshold):
+    """Positions of the units with a small path product, by layer."""
+    roots = reading.classes.roots()
+    products = path_products(reading)
     products[list(reading.classes.reasons())] = np.inf
     small = products <= threshold
     return {
         weighted.step.path: np.flatnonzero(small[roots[weighted.made]])
-        for weighted in reading.weighted
+        for weighted in with_own_units(reading)
     }
+
+
+def with_own_units(reading: Reading) -> list[Weighted]:
+    """The layers whose kernels have the units on the last axis."""
+    return [
+        weighted
+        for weighted in reading.weighted
+        if kinds.is_exactly(weighted.step.operation, WEIGHTED)
+    ]
 
 
 def _needed(reading):
@@ -88,9 +107,9 @@ def _needed(reading):
     # A layer keeps at least one unit: Keras has no layers without any. What
     # it computes does not matter, so what it reads need not stay.
     kept = live.copy()
-    for weighted in reading.weighted:
-        if not kept[roots[weighted.made]].any():
-            kept[roots[weighted.made[0]]] = True
+    for made in reading.made:
+        if len(made) and not kept[roots[made]].any():
+            kept[roots[made[0]]] = True
     by_label = {
         label: reasons[root]
         for label, root in enumerate(roots.tolist())

@@ -1,15 +1,23 @@
 """How single layers act on channels."""
 
-import math
-
 import keras
 import numpy as np
 from keras import layers
 from keras import ops
 
 from keras_wd.graph import kinds
+from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
+from keras_wd.graph.channels import NeedsAll
+from keras_wd.graph.channels import reshaped
+from keras_wd.graph.kernels import array
+from keras_wd.graph.kernels import foldable
+from keras_wd.graph.norms import batch_normalized
+from keras_wd.graph.norms import through_groups
+from keras_wd.graph.norms import through_root_mean_square
+from keras_wd.graph.operations import operated
+from keras_wd.graph.operations import rescaled
 from keras_wd.graph.read import Graph
 from keras_wd.graph.read import Step
 
@@ -20,6 +28,11 @@ WITH_CHANNELS = (
     layers.PReLU,
     layers.Reshape,
     *kinds.DEPTHWISE,
+    *(
+        getattr(layers, name)
+        for name in ("GroupNormalization", "RMSNormalization")
+        if hasattr(layers, name)
+    ),
 )
 _KEEP_CONSTANTS = (
     *kinds.DROPOUT,
@@ -30,18 +43,14 @@ _KEEP_CONSTANTS = (
     *kinds.CROPPING,
     *kinds.UPSAMPLING,
 )
-# A gain that no threshold reaches, whose square is still finite.
-UNBOUNDED = 1e100
-_WEIGHTED = (layers.Dense, *kinds.CONVOLUTIONS)
-
-
-class NeedsAll(Exception):
-    """A step needs all its channels as they are, and why."""
-
-
-def array(variable: keras.Variable) -> np.ndarray:
-    """The value of a variable in float64."""
-    return np.asarray(variable).astype("float64")
+WEIGHTED = (
+    layers.Dense,
+    *kinds.CONVOLUTIONS,
+    *kinds.TRANSPOSED,
+    *kinds.SEPARABLE,
+)
+ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_ALLOWED_OPTIONS = ("use_causal_mask",)
 
 
 def refuse_unusual(graph: Graph, step: Step) -> None:
@@ -50,42 +59,62 @@ def refuse_unusual(graph: Graph, step: Step) -> None:
     reason = kinds.wrong_format(operation)
     if reason:
         raise NeedsAll(f"{reason}, and only channels_last is supported")
-    if step.options:
-        options = ", ".join(f"{k}={v!r}" for k, v in step.options.items())
+    allowed = _ALLOWED_OPTIONS if isinstance(operation, ATTENTION) else ()
+    options = [name for name in step.options if name not in allowed]
+    joins = kinds.is_exactly(operation, MERGING)
+    if options and isinstance(operation, layers.Layer) and not joins:
+        options = ", ".join(f"{k}={step.options[k]!r}" for k in options)
         raise NeedsAll(f"{step.path} is called with {options}")
-    if kinds.is_exactly(operation, (*_WEIGHTED, *WITH_CHANNELS)):
+    if kinds.is_exactly(
+        operation, (*WEIGHTED, *WITH_CHANNELS, *ATTENTION, layers.Embedding)
+    ):
         uses = graph.uses[id(operation)]
         if uses > 1:
             raise NeedsAll(f"{step.path} is shared: it is called {uses} times")
         reason = kinds.changed_weights(operation)
         if reason:
             raise NeedsAll(reason)
-    if kinds.is_exactly(operation, _WEIGHTED) and (
+    if kinds.is_exactly(operation, WEIGHTED) and (
         getattr(operation, "groups", 1) != 1
     ):
         raise NeedsAll(f"{step.path} is a grouped convolution")
 
 
-def passed(graph: Graph, step: Step, inputs: list[Channels]) -> Channels:
+def passed(
+    classes: Classes, graph: Graph, step: Step, inputs: list[Channels]
+) -> Channels:
     """The channels after a step with one input that it does not mix."""
     operation = step.operation
     if len(inputs) == 1 and len(step.outputs) == 1:
         (read,) = inputs
         if kinds.is_exactly(operation, _KEEP_CONSTANTS):
             return read
-        if kinds.is_relu_operation(operation):
-            return read.with_constants(np.maximum(read.constants, 0))
+        if kinds.operation_name(operation):
+            return operated(graph, step, read)
+        if kinds.is_exactly(operation, layers.Rescaling):
+            return rescaled(step, read)
         if kinds.is_exactly(operation, kinds.ACTIVATION_LAYERS):
             return _through_activation(step, read)
         if kinds.is_exactly(operation, kinds.PADDING):
             border = np.where(read.constants == 0, 0.0, np.nan)
             return read.with_constants(border)
         if kinds.is_exactly(operation, (layers.Flatten, layers.Reshape)):
-            return _reshaped(graph, step, read)
+            return reshaped(graph, step, read)
         if kinds.is_exactly(operation, layers.BatchNormalization):
-            return _normalized(graph, step, read)
+            return batch_normalized(graph, step, read)
         if kinds.is_exactly(operation, layers.PReLU):
             return _through_prelu(operation, read)
+        if kinds.is_exactly(operation, layers.GroupNormalization):
+            return through_groups(classes, graph, step, read)
+        if type(operation).__name__ == "RMSNormalization" and (
+            kinds.is_exactly(operation, WITH_CHANNELS)
+        ):
+            return through_root_mean_square(classes, graph, step, read)
+        if kinds.is_exactly(operation, layers.LayerNormalization):
+            raise NeedsAll(
+                f"{step.path} subtracts the mean over all channels, which is "
+                "another one without some of them"
+            )
         if kinds.is_exactly(operation, kinds.DEPTHWISE):
             return _through_depthwise(step, read)
     raise NeedsAll(
@@ -114,6 +143,13 @@ def merged(
     sizes = {len(channels) for channels in inputs}
     if len({len(shape) for shape in shapes}) > 1 or len(sizes) > 1:
         raise NeedsAll(f"{step.path} joins tensors of different shapes")
+    if any(
+        not isinstance(leaf, keras.KerasTensor | str | bool | int | None)
+        for leaf in keras.tree.flatten(
+            [step.node.arguments.args, dict(step.node.arguments.kwargs)]
+        )
+    ):
+        raise NeedsAll(f"{step.path} joins it with a constant tensor")
     for channels in inputs[1:]:
         classes.join(inputs[0].labels, channels.labels)
     constants = _MERGED_CONSTANTS[name](
@@ -145,35 +181,6 @@ _MERGED_CONSTANTS = {
 }
 
 
-def foldable(layer: keras.Layer, constants: np.ndarray) -> np.ndarray:
-    """The constants that a layer sees as constants, not a number elsewhere.
-
-    Zero padding surrounds a constant image with zeros: only a constant zero
-    stays constant.
-    """
-    if getattr(layer, "padding", "valid") == "valid":
-        return constants
-    return np.where(constants == 0, 0.0, np.nan)
-
-
-def constant_units(
-    kernel: np.ndarray, rows: np.ndarray, bias: keras.Variable | None
-) -> np.ndarray:
-    """The units that only depend on constant rows, before the activation.
-
-    Args:
-        kernel: `(offsets, rows, units)`.
-        rows: `(rows,)`, see `foldable`.
-        bias: `(units,)` or None.
-    """
-    known = ~np.isnan(rows)
-    varies = (kernel[:, ~known] != 0).any(axis=(0, 1))
-    value = rows[known] @ kernel[:, known].sum(axis=0)
-    if bias is not None:
-        value = value + array(bias)
-    return np.where(varies, np.nan, value)
-
-
 def activated(activation: object, constants: np.ndarray) -> np.ndarray:
     """An elementwise activation of the constants, in float32 as it runs."""
     known = ~np.isnan(constants)
@@ -194,32 +201,6 @@ def _through_activation(step, read):
             f"the activation of {step.path} is not known to be elementwise"
         )
     return read.with_constants(activated(step.operation, read.constants))
-
-
-def _reshaped(graph, step, read):
-    before = graph.shapes[step.inputs[0]][1:]
-    after = graph.shapes[step.outputs[0]][1:]
-    if len(before) and before[-1:] == after[-1:] and before[-1]:
-        return read
-    if len(after) == 1 and None not in before:
-        positions = math.prod(before[:-1])
-        return read.taken(np.tile(np.arange(len(read)), positions))
-    raise NeedsAll(f"{step.path} reshapes the channels")
-
-
-def _normalized(graph, step, read):
-    layer = step.operation
-    if layer.axis not in (-1, len(graph.shapes[step.inputs[0]]) - 1):
-        raise NeedsAll(f"{step.path} does not normalize the last axis")
-    scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
-    shift = 0.0
-    if layer.scale:
-        scale = scale * array(layer.gamma)
-    if layer.center:
-        shift = array(layer.beta)
-    centered = read.constants - array(layer.moving_mean)
-    constants = np.where(scale == 0, 0.0, centered * scale) + shift
-    return Channels(read.labels, constants, read.gains * np.abs(scale))
 
 
 def _through_prelu(layer, read):

@@ -14,12 +14,13 @@ from keras import layers
 
 from keras_wd.graph import kinds
 from keras_wd.graph.read import Graph
+from keras_wd.graph.read import Step
+from keras_wd.graph.read import read
+from keras_wd.graph.rules import ATTENTION
+from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph.table import table
 
-_COUNTED = (
-    layers.Dense,
-    *kinds.CONVOLUTIONS,
-    *kinds.DEPTHWISE,
-)
+_COUNTED = (*WEIGHTED, *kinds.DEPTHWISE, layers.EinsumDense)
 _ROUNDS = 15
 _SECONDS = 5.0
 _INDEX_BYTES = 4
@@ -32,7 +33,7 @@ class Sizes:
     Attributes:
         units: of all Dense and convolution layers.
         parameters: number of weights.
-        multiply_adds: for one example, in Dense, convolution and depthwise
+        multiply_adds: for one example, in Dense, convolution and attention
             layers; None if the size of an input is not fixed.
         file_bytes: of the `.keras` file without an optimizer; None if a layer
             cannot be saved.
@@ -51,15 +52,122 @@ class Sizes:
     gzip_bytes: int
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerSize:
+    """The size of a layer.
+
+    Attributes:
+        layer: its name, with the nested models before it.
+        kind: its class.
+        parameters: number of weights.
+        multiply_adds: for one example, over all its calls; None if the size
+            of an input is not fixed, or if it is not counted.
+        bytes: of its weights.
+    """
+
+    layer: str
+    kind: str
+    parameters: int
+    multiply_adds: int | None
+    bytes: int
+
+
+class ModelSizes:
+    """The sizes of a model by layer; `str` makes a table.
+
+    Attributes:
+        rows: a `LayerSize` for every layer with weights.
+        parameters: of the whole model, each weight once.
+        multiply_adds: for one example; None if not fixed.
+        bytes: of all weights.
+        not_counted: layers with kernels whose multiply-adds are not counted.
+    """
+
+    def __init__(self, rows, parameters, adds, size, uncounted):
+        self.rows = rows
+        self.parameters = parameters
+        self.multiply_adds = adds
+        self.bytes = size
+        self.not_counted = uncounted
+
+    def __str__(self) -> str:
+        lines = [
+            (row.layer, row.kind, row.parameters, row.multiply_adds, row.bytes)
+            for row in self.rows
+        ]
+        whole = (self.parameters, self.multiply_adds, self.bytes)
+        lines.append(("all", "", *whole))
+        return table(
+            ("layer", "kind", "parameters", "multiply-adds", "bytes"),
+            [
+                (*line[:2], *("-" if n is None else f"{n:,}" for n in line[2:]))
+                for line in lines
+            ],
+        )
+
+    __repr__ = __str__
+
+
+def sizes_of(model: keras.Model) -> ModelSizes:
+    """Parameters, multiply-adds and bytes of a model by layer.
+
+    Multiply-adds are those of products with kernels (Dense, convolutions of
+    all kinds, EinsumDense) and of attention, for one example: half of the
+    floating-point operations that compilers count. Additions of biases,
+    normalizations and activations are not among them.
+
+    Args:
+        model: a built Sequential or Functional model, nested or not.
+
+    Returns:
+        An object that prints as a table; its `rows` are `LayerSize`s.
+
+    Raises:
+        ValueError: if the structure of the model cannot be read.
+
+    >>> import keras
+    >>> from keras_wd import graph
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)), keras.layers.Dense(8), keras.layers.Dense(2)
+    ... ])
+    >>> graph.sizes(model).multiply_adds
+    48
+    """
+    graph, rows = read(model), {}
+    uncounted = not_counted(graph)
+    for step in graph.steps:
+        weights = getattr(step.operation, "weights", [])
+        if not weights:
+            continue
+        adds = multiply_adds_of(graph, step)
+        if step.path in uncounted:
+            adds = None
+        if step.path in rows and adds is not None:
+            adds += rows[step.path].multiply_adds or 0
+        rows[step.path] = LayerSize(
+            step.path,
+            type(step.operation).__name__,
+            sum(math.prod(v.shape) for v in weights),
+            adds,
+            sum(np.asarray(v).nbytes for v in weights),
+        )
+    return ModelSizes(
+        list(rows.values()),
+        model.count_params(),
+        multiply_adds(graph),
+        sum(np.asarray(v).nbytes for v in model.weights),
+        tuple(uncounted),
+    )
+
+
 def measure(model: keras.Model, graph: Graph) -> Sizes:
     """The sizes of a model; its graph is what `read.read` returns."""
     weights = [np.asarray(variable) for variable in model.weights]
     return Sizes(
         units=sum(
-            step.operation.kernel.shape[-1]
+            units_of(step.operation)
             for step in graph.steps
-            if kinds.is_exactly(step.operation, _COUNTED)
-            and not kinds.is_exactly(step.operation, kinds.DEPTHWISE)
+            if kinds.is_exactly(step.operation, WEIGHTED)
         ),
         parameters=model.count_params(),
         multiply_adds=multiply_adds(graph),
@@ -72,29 +180,84 @@ def measure(model: keras.Model, graph: Graph) -> Sizes:
     )
 
 
+def units_of(layer: keras.Layer) -> int:
+    """The units of a Dense or convolution layer."""
+    return layer.units if hasattr(layer, "units") else layer.filters
+
+
 def multiply_adds(graph: Graph) -> int | None:
-    """Multiplications with a kernel for one example; None if not fixed."""
-    total = 0
-    for step in graph.steps:
-        if kinds.is_exactly(step.operation, _COUNTED):
-            positions = graph.shapes[step.outputs[0]][1:-1]
-            if None in positions:
-                return None
-            total += math.prod((*positions, *step.operation.kernel.shape))
-    return int(total)
+    """Multiplications with weights for one example; None if not fixed."""
+    counts = [multiply_adds_of(graph, step) for step in graph.steps]
+    return None if None in counts else sum(counts)
+
+
+def multiply_adds_of(graph: Graph, step: Step) -> int | None:
+    """Multiplications of a step for one example; None if not fixed.
+
+    Of products with kernels and, in attention, of queries with keys and of
+    scores with values. Zero for a step that is not counted.
+    """
+    layer = step.operation
+    if kinds.is_exactly(layer, ATTENTION):
+        return _of_attention(graph, step)
+    if not kinds.is_exactly(layer, _COUNTED):
+        return 0
+    made = graph.shapes[step.outputs[0]][1:]
+    positions = made[:-1]
+    if kinds.is_exactly(layer, kinds.TRANSPOSED):
+        positions = graph.shapes[step.inputs[0]][1:-1]
+    if kinds.is_exactly(layer, layers.EinsumDense):
+        left, right = layer.equation.replace("...", "").split("->")
+        if "..." in layer.equation:
+            return 0
+        kept = [
+            size
+            for axis, size in zip(right, (1, *made), strict=False)
+            if axis not in left.split(",")[1]
+        ]
+        positions = kept
+    if None in positions:
+        return None
+    if kinds.is_exactly(layer, kinds.SEPARABLE):
+        size = math.prod(layer.depthwise_kernel.shape) + math.prod(
+            layer.pointwise_kernel.shape
+        )
+    else:
+        size = math.prod(layer.kernel.shape)
+    return int(math.prod(positions) * size)
+
+
+def _of_attention(graph, step):
+    layer = step.operation
+    query, value = (graph.shapes[tensor] for tensor in (step.inputs * 2)[:2])
+    if None in query[1:-1] or None in value[1:-1]:
+        return None
+    asked, answered = math.prod(query[1:-1]), math.prod(value[1:-1])
+    projections = 0
+    for name, positions in (
+        ("query", asked),
+        ("key", answered),
+        ("value", answered),
+        ("output", asked),
+    ):
+        kernel = getattr(layer, f"_{name}_dense").kernel
+        projections += positions * math.prod(kernel.shape)
+    keys = math.prod(layer._query_dense.kernel.shape[1:])
+    values = math.prod(layer._output_dense.kernel.shape[:-1])
+    return int(projections + asked * answered * (keys + values))
 
 
 def not_counted(graph: Graph) -> list[str]:
     """Layers with kernels whose multiply-adds are not counted."""
+    free = (layers.PReLU, layers.Embedding, layers.Normalization)
     return [
         step.path
         for step in graph.steps
-        if not kinds.is_exactly(step.operation, _COUNTED)
+        if not kinds.is_exactly(step.operation, (*_COUNTED, *ATTENTION, *free))
         and any(
             len(variable.shape) > 1
             for variable in getattr(step.operation, "weights", [])
         )
-        and not kinds.is_exactly(step.operation, layers.PReLU)
     ]
 
 

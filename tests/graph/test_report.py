@@ -9,7 +9,7 @@ from keras import layers
 
 from keras_wd import graph
 from keras_wd.__main__ import main
-from keras_wd.graph import sizes
+from keras_wd.graph.sizes import csr_bytes
 from tests.graph.architectures import assert_same_outputs
 from tests.graph.architectures import examples
 from tests.graph.architectures import randomize
@@ -58,8 +58,8 @@ def test_the_figures_are_those_of_the_layers(model):
 def test_a_sparse_kernel_is_counted_as_rows():
     weights = np.zeros((3, 2, 5), "float32")
     weights[0, 0, :2] = 1
-    assert sizes.csr_bytes(weights) == 2 * (4 + 4) + (6 + 1) * 4
-    assert sizes.csr_bytes(np.ones(5, "float32")) == 20
+    assert csr_bytes(weights) == 2 * (4 + 4) + (6 + 1) * 4
+    assert csr_bytes(np.ones(5, "float32")) == 20
 
 
 def test_zeros_that_stay_are_sparse_and_not_fewer_multiplications():

@@ -1,0 +1,363 @@
+"""What `keras_wd.graph` makes of the models people have: docs/models.md.
+
+Every model of keras.applications and tiny backbones of KerasHub, with random
+weights. What `explain` claims is checked by scaling the weights, and what
+`compact` makes by its outputs. In every Dense and convolution layer but the
+last, the first quarter of the units is dead: their input weights are zero.
+
+    python benchmarks/models.py [--only NAME ...] [--largest MILLIONS]
+
+Needs the extra `zoo`. Results are kept in build/models.jsonl, so that a run
+goes on where the last one ended.
+"""
+
+import argparse
+import collections
+import gc
+import inspect
+import json
+import pathlib
+import sys
+import time
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_wd import graph
+from keras_wd.graph import verify
+from keras_wd.graph.homogeneity import NORMALIZATIONS
+from keras_wd.graph.kernels import array
+from keras_wd.graph.read import read
+from keras_wd.graph.rules import WEIGHTED
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = ROOT / "build" / "models.jsonl"
+PAGE = ROOT / "docs" / "models.md"
+FACTORS = (64.0, 128.0)
+
+HEADER = """# Models that exist
+
+Written by `python benchmarks/models.py`: `keras_wd.graph` on every model of
+`keras.applications` (small images, random weights{left_out}) and on tiny
+backbones of KerasHub.
+
+*Claims* are weights of which `graph.explain` says that decay acts on the
+learning rate alone or on nothing; scaling them all by random factors changed
+the outputs in training mode by no more than rounding in every row, and
+scaling a sample of those that act on the function did change them. *Unknown*
+are weights of which it does not say.
+
+*Dead* are units of Dense and convolution layers whose input weights were set
+to zero: the first quarter of every layer but the last. *Removed* is how many
+of them `graph.compact` took out. The smaller model had the same outputs
+everywhere: `compact` compares them itself and raises otherwise.
+
+| model | weights | claims | unknown | dead | removed | why the rest stays |
+| --- | --- | --- | --- | --- | --- | --- |
+"""
+
+# Families whose smallest image is larger than 32 pixels.
+IMAGE = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
+
+
+def applications():
+    """(name, function that builds it) of all of keras.applications."""
+    for name, build in sorted(vars(keras.applications).items()):
+        if not inspect.isfunction(build):
+            continue
+        size = IMAGE.get(name, 32)
+        yield name, lambda build=build, size=size: _application(build, size)
+
+
+def _application(build, size):
+    known = inspect.signature(build).parameters
+    wanted = {
+        "weights": None,
+        "input_shape": (size, size, 3),
+        "classes": 5,
+        "classifier_activation": None,
+        "include_top": "NASNet" not in build.__name__,
+    }
+    if not wanted["include_top"]:
+        wanted["pooling"] = "avg"
+    return build(**{k: v for k, v in wanted.items() if k in known})
+
+
+def _text(kind, **arguments):
+    return lambda hub: getattr(hub.models, kind)(
+        **{
+            "vocabulary_size": 50,
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_dim": 16,
+            "intermediate_dim": 32,
+            "max_sequence_length": 12,
+            **arguments,
+        }
+    )
+
+
+def _decoder(kind, **arguments):
+    return lambda hub: getattr(hub.models, kind)(
+        vocabulary_size=50,
+        num_layers=2,
+        num_query_heads=4,
+        hidden_dim=16,
+        intermediate_dim=32,
+        num_key_value_heads=2,
+        **arguments,
+    )
+
+
+BACKBONES = {
+    "BertBackbone": _text("BertBackbone"),
+    "RobertaBackbone": _text("RobertaBackbone"),
+    "DistilBertBackbone": _text("DistilBertBackbone"),
+    "ElectraBackbone": lambda hub: hub.models.ElectraBackbone(
+        vocab_size=50, num_layers=2, num_heads=2, hidden_dim=16,
+        embedding_dim=16, intermediate_dim=32, max_sequence_length=12,
+    ),
+    "FNetBackbone": lambda hub: hub.models.FNetBackbone(
+        vocabulary_size=50, num_layers=2, hidden_dim=16, intermediate_dim=32,
+        max_sequence_length=12,
+    ),
+    "GPT2Backbone": _text("GPT2Backbone"),
+    "GPTNeoXBackbone": _text("GPTNeoXBackbone"),
+    "OPTBackbone": _text("OPTBackbone"),
+    "BloomBackbone": lambda hub: hub.models.BloomBackbone(
+        vocabulary_size=50, num_layers=2, num_heads=2, hidden_dim=16,
+        intermediate_dim=32,
+    ),
+    "T5Backbone": lambda hub: hub.models.T5Backbone(
+        vocabulary_size=50, num_layers=2, num_heads=2, hidden_dim=16,
+        intermediate_dim=32,
+    ),
+    "BartBackbone": _text("BartBackbone"),
+    "LlamaBackbone": _decoder("LlamaBackbone"),
+    "MistralBackbone": _decoder("MistralBackbone"),
+    "QwenBackbone": _decoder("QwenBackbone"),
+    "GemmaBackbone": _decoder("GemmaBackbone", head_dim=4),
+    "AlbertBackbone": lambda hub: hub.models.AlbertBackbone(
+        vocabulary_size=50, num_layers=2, num_heads=2, embedding_dim=16,
+        hidden_dim=16, intermediate_dim=32, max_sequence_length=12,
+    ),
+    "ViTBackbone": lambda hub: hub.models.ViTBackbone(
+        image_shape=(32, 32, 3), patch_size=8, num_layers=2, num_heads=2,
+        hidden_dim=16, mlp_dim=32,
+    ),
+    "ResNetBackbone": lambda hub: hub.models.ResNetBackbone(
+        input_conv_filters=[8], input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128], stackwise_num_blocks=[1, 1],
+        stackwise_num_strides=[1, 2], block_type="basic_block",
+        image_shape=(32, 32, 3),
+    ),
+    "DenseNetBackbone": lambda hub: hub.models.DenseNetBackbone(
+        stackwise_num_repeats=[2, 2], image_shape=(32, 32, 3),
+        compression_ratio=0.5, growth_rate=8,
+    ),
+    "VGGBackbone": lambda hub: hub.models.VGGBackbone(
+        stackwise_num_repeats=[1, 1], stackwise_num_filters=[8, 16],
+        image_shape=(32, 32, 3),
+    ),
+    "XceptionBackbone": lambda hub: hub.models.XceptionBackbone(
+        stackwise_conv_filters=[8, 8], stackwise_pooling=[True, False],
+        image_shape=(32, 32, 3),
+    ),
+    "CSPNetBackbone": lambda hub: hub.models.CSPNetBackbone(
+        stem_filters=8, stem_kernel_size=3, stem_strides=1,
+        stackwise_depth=[1, 1], stackwise_strides=[1, 2],
+        stackwise_num_filters=[8, 16], block_type="dark_block",
+        image_shape=(32, 32, 3),
+    ),
+}  # fmt: skip
+
+
+def backbones():
+    """(name, function that builds it) of KerasHub."""
+    import keras_hub
+
+    for name, build in BACKBONES.items():
+        yield f"KerasHub {name}", lambda build=build: build(keras_hub)
+
+
+def randomize(model):
+    """Statistics and scales as after training; a dead channel stays zero."""
+    rng = np.random.default_rng(0)
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, layers.Normalization):
+            layer.adapt(rng.normal(1, 2, (8, *model.input_shape[1:])))
+        if isinstance(layer, layers.BatchNormalization):
+            for variable in (layer.gamma, layer.moving_variance):
+                if variable is not None:
+                    variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+
+
+def kill(model):
+    """Zero the first quarter of every layer; return how many, by layer."""
+    dead = {}
+    last = {id(tensor._keras_history.operation) for tensor in model.outputs}
+    for layer in model._flatten_layers(include_self=False):
+        if type(layer) not in WEIGHTED or id(layer) in last:
+            continue
+        name = "kernel" if hasattr(layer, "kernel") else "pointwise_kernel"
+        axis = -2 if "Transpose" in type(layer).__name__ else -1
+        values = array(getattr(layer, name))
+        values = np.moveaxis(values, axis, -1)
+        count = values.shape[-1] // 4
+        values[..., :count] = 0
+        getattr(layer, name).assign(np.moveaxis(values, -1, axis))
+        dead[layer] = count
+    return dead
+
+
+def check_claims(model, explanation, x):
+    """Raise if scaling the weights does not do what is said of them."""
+    variables = {v.path: v for v in model.trainable_variables}
+    claimed = [
+        variables[row.weight]
+        for row in explanation.weights
+        if row.effect in ("learning rate", "nothing")
+    ]
+    function = [
+        variables[row.weight]
+        for row in explanation.weights
+        if row.effect == "function" and array(variables[row.weight]).any()
+    ]
+    for layer in model._flatten_layers(include_self=False):
+        if type(layer) in NORMALIZATIONS:
+            layer.epsilon = 1e-12  # else it counts beside small numbers
+    rng = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        if not array(variable).any():  # as biases are before training
+            variable.assign(rng.normal(0, 0.1, variable.shape))
+    if claimed:
+        random = {id(v): rng.uniform(1, 2) for v in claimed}
+        one = outputs(model, x, {id(v): FACTORS[0] for v in claimed})
+        other = outputs(
+            model, x, {k: FACTORS[1] * c for k, c in random.items()}
+        )
+        apart = verify.difference(one, other)
+        if not apart < 1e-2:
+            raise AssertionError(f"claimed to be invariant, change: {apart}")
+    plain = outputs(model, x, {})
+    for variable in function[:: max(1, len(function) // 6)]:
+        if not verify.difference(plain, outputs(model, x, {id(variable): 4})):
+            raise AssertionError(f"said to be the function: {variable.path}")
+    return len(claimed)
+
+
+def outputs(model, x, factors):
+    """The outputs in training mode with scaled weights; nothing is kept."""
+    before = [array(v).astype(v.dtype) for v in model.variables]
+    try:
+        for variable in model.trainable_variables:
+            factor = factors.get(id(variable))
+            if factor is not None:
+                variable.assign(array(variable) * factor)
+        made = keras.tree.flatten(model(x, training=True))
+        return np.concatenate(
+            [np.asarray(y, "float64").reshape(len(y), -1) for y in made], 1
+        )
+    finally:
+        for variable, value in zip(model.variables, before, strict=True):
+            variable.assign(value)
+
+
+def look_at(name, build, largest):
+    """One row of the table."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    start = time.perf_counter()
+    model = build()
+    row = {"model": name, "parameters": model.count_params()}
+    if model.count_params() > largest:
+        return {**row, "left_out": True}
+    randomize(model)
+    structure = read(model)
+    explanation = graph.explain(model)
+    effects = collections.Counter(r.effect for r in explanation.weights)
+    x = verify.examples(model, structure, 4)
+    weights = model.get_weights()
+    row["claims"] = check_claims(model, explanation, x)
+    model.set_weights(weights)
+    row["weights"] = len(explanation.weights)
+    row["unknown"] = effects["unknown"]
+    dead = kill(model)
+    smaller, report = graph.compact(model, report=True, batch_size=None)
+    row["dead"] = sum(dead.values())
+    rows = {part.layer.split("/")[-1]: part for part in report.layers}
+    removed, reasons = 0, collections.Counter()
+    for layer, count in dead.items():
+        part = rows.get(layer.name)
+        gone = 0
+        note = "inside a layer of a class that is not Keras's own"
+        if part is not None and part.units_before is not None:
+            gone = min(count, part.units_before - part.units_after)
+            note = part.note.removeprefix("left whole: ")
+            note = note or "read together with a unit that is used"
+        removed += gone
+        if gone < count:
+            reasons[note.split("; ")[0]] += count - gone
+    row["removed"] = removed
+    row["reasons"] = reasons.most_common(2)
+    row["seconds"] = round(time.perf_counter() - start, 1)
+    return row
+
+
+def page(rows):
+    """The Markdown of all rows."""
+    left_out = [row for row in rows if row.get("left_out")]
+    said = ""
+    if left_out:
+        names = ", ".join(row["model"] for row in left_out)
+        said = f"; without {names}, for their size"
+    lines = [HEADER.format(left_out=said)]
+    for row in rows:
+        if row.get("left_out"):
+            continue
+        if "error" in row:
+            lines.append(
+                f"| {row['model']} | | | | | | {row['error'][:200]} |\n"
+            )
+            continue
+        reasons = "; ".join(f"{n:,}: {why}" for why, n in row["reasons"])
+        share = f" ({row['removed'] / row['dead']:.0%})" if row["dead"] else ""
+        lines.append(
+            f"| {row['model']} | {row['weights']:,} | {row['claims']:,} | "
+            f"{row['unknown']:,} | {row['dead']:,} | "
+            f"{row['removed']:,}{share} | {reasons} |\n"
+        )
+    return "".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=())
+    parser.add_argument("--largest", type=float, default=60.0)
+    flags = parser.parse_args()
+    RESULTS.parent.mkdir(exist_ok=True)
+    known = {}
+    if RESULTS.exists():
+        lines = RESULTS.read_text(encoding="utf-8").splitlines()
+        known = {row["model"]: row for row in map(json.loads, lines)}
+    everything = [*applications(), *backbones()]
+    for name, build in everything:
+        chosen = any(wanted in name for wanted in flags.only)
+        if chosen if flags.only else name not in known:
+            try:
+                known[name] = look_at(name, build, 1e6 * flags.largest)
+            except Exception as error:
+                said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                known[name] = {"model": name, "error": said}
+            with RESULTS.open("a", encoding="utf-8") as file:
+                print(json.dumps(known[name]), file=file)
+            print(known[name], flush=True)
+            gc.collect()
+    rows = [known[name] for name, _ in everything if name in known]
+    PAGE.write_text(page(rows), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""Networks made smaller to a budget, by how much their units matter."""
+
+import keras
+import numpy as np
+
+from keras_wd.errors import check_number
+from keras_wd.graph.compaction import compact
+from keras_wd.graph.compaction import report_of
+from keras_wd.graph.edits import without_rows
+from keras_wd.graph.importance import Importance
+from keras_wd.graph.importance import scores
+from keras_wd.graph.read import read
+from keras_wd.graph.reading import Reading
+from keras_wd.graph.rebuild import rebuild
+from keras_wd.graph.report import Report
+from keras_wd.graph.sizes import milliseconds
+from keras_wd.graph.sizes import multiply_adds as count_of_multiply_adds
+from keras_wd.graph.sizes import multiply_adds_of
+from keras_wd.graph.verify import examples
+
+_BUDGETS = ("ratio", "multiply_adds", "latency")
+_IMPORTANCE = ("path", "magnitude", "batch_norm", "taylor")
+_MEASUREMENTS = 6
+
+
+def prune(
+    model: keras.Model,
+    ratio: float | None = None,
+    multiply_adds: float | None = None,
+    latency: float | None = None,
+    importance: Importance = "path",
+    round_to: int = 8,
+    data: object = None,
+    report: bool = False,
+    x: object = None,
+    batch_size: int = 256,
+) -> keras.Model | tuple[keras.Model, Report]:
+    """A smaller network without the units that matter least.
+
+    Units that go together (the branches of a residual join, a unit and its
+    gate) are one class with one score. The classes with the lowest scores are
+    masked, so that nothing reads them, until the budget is kept; `compact`
+    takes them out. The result computes exactly what the model computes with
+    these units masked. What `compact` has to leave whole stays.
+
+    Args:
+        model: a built Sequential or Functional model. It is not changed.
+        ratio: the share of the units that may go to remove, in [0, 1).
+        multiply_adds: what may remain, as a share of the model's if it is at
+            most 1, else as their number for one example.
+        latency: what may remain, as a share of the model's, of the time to
+            predict a batch; measured on this machine.
+        importance: "path": the norm of the weights into a unit, times what
+            normalizations scale it by, times the norm of those out of it.
+            "magnitude": the norm of the weights into it, beside the mean of
+            its layer. "batch_norm": the scales of its batch normalizations.
+            "taylor": the change of the loss without it, to first order, on
+            `data`. Or a function of a layer and its kernel as an array of
+            shape (window, rows, units) that returns a number per unit. What
+            goes together has the mean of its members for "magnitude" and a
+            function, and the sum for the others.
+        round_to: layers keep a multiple of this many units, or all of them.
+        data: `(x, y)` for "taylor": a batch for the loss of the compiled
+            model.
+        report: also return the `Report` of `compact`.
+        x: see `compact`; a latency budget is measured on it as well.
+        batch_size: see `compact`.
+
+    Returns:
+        The new model, not compiled; with `report=True`, the pair of it and
+        the report.
+
+    Raises:
+        ValueError: unless there is one budget, or if it cannot be kept.
+
+    >>> import keras
+    >>> from keras_wd import graph
+    >>> model = keras.Sequential([
+    ...     keras.Input((4,)),
+    ...     keras.layers.Dense(32, "relu", name="hidden"),
+    ...     keras.layers.Dense(2),
+    ... ])
+    >>> graph.prune(model, ratio=0.5).get_layer("hidden").units
+    16
+
+    Sources: Molchanov et al., 2019, "Importance Estimation for Neural Network
+    Pruning", equation 8, for "taylor"; Liu et al., 2017, "Learning Efficient
+    Convolutional Networks through Network Slimming", for "batch_norm".
+    """
+    budgets = dict(zip(_BUDGETS, (ratio, multiply_adds, latency), strict=True))
+    given = [name for name, value in budgets.items() if value is not None]
+    if len(given) != 1:
+        said = ", ".join(f"{k}={v!r}" for k, v in budgets.items())
+        raise ValueError(
+            "`ratio`, `multiply_adds` or `latency` must be given, one of "
+            f"them. Received: {said}"
+        )
+    (name,) = given
+    budget = check_number(name, budgets[name], minimum=0)
+    if name == "ratio" and budget >= 1:
+        raise ValueError(f"`ratio` must be below 1. Received: ratio={budget}")
+    if not callable(importance) and importance not in _IMPORTANCE:
+        raise ValueError(
+            f"`importance` must be one of {', '.join(_IMPORTANCE)}, or a "
+            f"function. Received: importance={importance!r}"
+        )
+    if not isinstance(round_to, int) or round_to < 1:
+        raise ValueError(
+            "`round_to` must be a whole number >= 1. Received: "
+            f"round_to={round_to!r}"
+        )
+    plan = Plan(model, importance, round_to, data)
+    if name == "ratio":
+        removed = plan.lowest(round(budget * len(plan.order)))
+    elif name == "multiply_adds":
+        removed = _within_multiply_adds(plan, budget)
+    else:
+        removed = _within_latency(plan, budget, x, batch_size)
+    masked = plan.masked(removed)
+    smaller = compact(masked, x=x) if removed.any() else model
+    if not report:
+        return smaller
+    return smaller, report_of(model, smaller, masked, x, batch_size)
+
+
+class Plan:
+    """Which classes of units of a model can go, in what order.
+
+    Attributes:
+        order: the labels that stand for the classes, the least important
+            first.
+    """
+
+    def __init__(self, model, importance, round_to, data):
+        self.model = model
+        self.graph = read(model)
+        self.reading = Reading(self.graph, {})
+        self._roots = self.reading.classes.roots()
+        self._round_to = round_to
+        found = scores(model, self.reading, importance, data)
+        free = np.zeros(len(self._roots), dtype=bool)
+        for made in self.reading.made:
+            free[self._roots[made]] = True
+        free[list(self.reading.classes.reasons())] = False
+        free &= np.isfinite(found)
+        labels = np.flatnonzero(free)
+        self._scores = found
+        self.order = labels[np.argsort(found[labels], kind="stable")]
+
+    def lowest(self, count: int) -> np.ndarray:
+        """By label, whether it goes with so many classes, rounded."""
+        removed = np.zeros(len(self._roots), dtype=bool)
+        removed[self.order[:count]] = True
+        changed = True
+        while changed:
+            changed = False
+            for made in self.reading.made:
+                classes = np.unique(self._roots[made])
+                counts = np.bincount(
+                    np.searchsorted(classes, self._roots[made])
+                )
+                gone = removed[classes]
+                left = int(counts[~gone].sum())
+                wanted = -(-max(left, 1) // self._round_to) * self._round_to
+                wanted = min(wanted, len(made))
+                back = classes[gone]
+                back = back[np.argsort(-self._scores[back], kind="stable")]
+                for label in back:
+                    if left >= wanted:
+                        break
+                    removed[label] = False
+                    left += int((self._roots[made] == label).sum())
+                    changed = True
+        return removed[self._roots]
+
+    def masked(self, removed: np.ndarray) -> keras.Model:
+        """The model with nothing that reads the units that go."""
+        return rebuild(self.model, without_rows(self.reading, removed))
+
+    def pruned(self, removed: np.ndarray) -> keras.Model:
+        """The smaller model, verified."""
+        return compact(self.masked(removed))
+
+
+def _within_multiply_adds(plan, budget):
+    whole = count_of_multiply_adds(plan.graph)
+    if whole is None:
+        raise ValueError(
+            "`multiply_adds` must be of a model whose inputs have fixed "
+            "sizes. Received: one that has not; give `ratio` instead."
+        )
+    target = budget * whole if budget <= 1 else budget
+    low, high = 0, len(plan.order)
+
+    def enough(count):
+        left = _estimate(plan, plan.lowest(count))
+        return left <= target
+
+    if not enough(high):
+        least = _estimate(plan, plan.lowest(high))
+        raise ValueError(
+            "`multiply_adds` must be what the layers that can shrink allow. "
+            f"Received: multiply_adds={budget}, but without all units that "
+            f"may go {least:,} of {whole:,} remain."
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return plan.lowest(low)
+
+
+def _estimate(plan, removed):
+    """The multiply-adds without some units."""
+    total = count_of_multiply_adds(plan.graph)
+    share = {}
+    for weighted in plan.reading.weighted:
+        rows = (~removed[weighted.read.labels]).mean()
+        units = (~removed[weighted.made]).mean()
+        share.setdefault(weighted.step, []).append(rows * units)
+    for along in plan.reading.along:
+        if len(along.read.labels):
+            kept = (~removed[along.read.labels]).mean()
+            share.setdefault(along.step, []).append(kept)
+    for step, shares in share.items():
+        whole = multiply_adds_of(plan.graph, step)
+        total -= whole * (1 - float(np.mean(shares)))
+    return round(total)
+
+
+def _within_latency(plan, budget, x, batch_size):
+    if budget > 1:
+        raise ValueError(
+            "`latency` must be a share of the model's, at most 1. Received: "
+            f"latency={budget}"
+        )
+    whole = rebuild(plan.model, {})
+    batch = x
+    if batch is None:
+        batch = examples(plan.model, plan.graph, batch_size)
+
+    def share(removed):
+        times = milliseconds(
+            {"whole": whole, "smaller": plan.pruned(removed)}, batch
+        )
+        return times["smaller"] / times["whole"]
+
+    low, high = 0, len(plan.order)
+    best = plan.lowest(high)
+    if not best.any() or share(best) > budget:
+        raise ValueError(
+            "`latency` must be what the layers that can shrink allow. "
+            f"Received: latency={budget}, which was not reached without all "
+            "units that may go."
+        )
+    for _ in range(_MEASUREMENTS):
+        middle = (low + high) // 2
+        removed = plan.lowest(middle)
+        if removed.any() and share(removed) <= budget:
+            best, high = removed, middle
+        else:
+            low = middle
+    return best

@@ -1,0 +1,181 @@
+"""Units that go through norms, attention and operations."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from keras import ops
+
+from keras_wd import graph
+from tests.graph.architectures import randomize
+
+
+def functional(build, shape=(6, 6, 3)):
+    inputs = keras.Input(shape)
+    return randomize(keras.Model(inputs, build(inputs)))
+
+
+def zero_units(layer, units, bias=0.0):
+    for name in ("pointwise_kernel", "kernel", "bias"):
+        variable = getattr(layer, name, None)
+        if variable is None:
+            continue
+        values = np.array(variable)
+        if name == "bias":
+            values[units] = bias
+        elif isinstance(layer, layers.Conv2DTranspose):
+            values[..., units, :] = 0
+        else:
+            values[..., units] = 0
+        variable.assign(values)
+
+
+def conv(name, filters=4, size=3, **arguments):
+    return layers.Conv2D(filters, size, name=name, **arguments)
+
+
+def se(x):
+    """Squeeze-and-excite, as MobileNetV3 writes it."""
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.ReLU()(conv("squeeze", 2, 1, padding="same")(gate))
+    gate = conv("excite", 4, 1, padding="same")(gate)
+    gate = layers.ReLU(6.0)(gate + 3.0) * (1.0 / 6.0)
+    return layers.Multiply()([x, gate])
+
+
+def operations(x):
+    x = ops.pad(ops.silu(x), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = ops.reshape(ops.relu(x * 2.0) / 3.0, (-1, 64, 4))
+    return ops.expand_dims(ops.maximum(x, 0.0), 1)
+
+
+BETWEEN = {
+    "squeeze-and-excite": se,
+    "operations": operations,
+    "separable": lambda x: layers.SeparableConv2D(
+        5, 3, padding="same", depth_multiplier=2
+    )(x),
+    "transposed": lambda x: layers.Conv2DTranspose(5, 3, strides=2)(x),
+    "rescaled": lambda x: layers.Rescaling(0.5)(x),
+    "root mean square": lambda x: layers.RMSNormalization()(x),
+    "hard silu": lambda x: x * ops.relu6(x + 3.0) / 6.0,
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_what_lies_between_follows(name):
+    model = functional(
+        lambda x: conv("out", 2, 1)(BETWEEN[name](conv("a", padding="same")(x)))
+    )
+    zero_units(model.get_layer("a"), [0, 2])
+    # `compact` compares the outputs itself.
+    assert graph.compact(model).get_layer("a").filters == 2
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.SeparableConv2D(4, 3, depth_multiplier=2, name="a"),
+        lambda: layers.Conv2DTranspose(4, 3, strides=2, name="a"),
+    ],
+)
+def test_units_of_other_convolutions_are_removed(layer):
+    model = functional(lambda x: conv("out", 2)(layers.ReLU()(layer()(x))))
+    zero_units(model.get_layer("a"), [1, 2, 3], bias=0.5)
+    smaller = graph.compact(model)
+    assert smaller.get_layer("a").filters == 1
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_a_window_of_one_position_reaches_no_border(padding):
+    model = functional(lambda x: conv("b", 2, 1, padding=padding)(conv("a")(x)))
+    zero_units(model.get_layer("a"), [1], bias=1.0)
+    assert graph.compact(model).get_layer("a").filters == 3
+
+
+def test_a_group_is_removed_as_a_whole():
+    model = functional(
+        lambda x: conv("out", 2)(
+            layers.GroupNormalization(3, name="norm")(conv("a", 6)(x))
+        )
+    )
+    zero_units(model.get_layer("a"), [0, 1, 2])
+    assert graph.compact(model).get_layer("a").filters == 6 - 2 - 0
+    kernel = np.array(model.get_layer("out").kernel)
+    kernel[..., 2:4, :] = 0
+    model.get_layer("out").kernel.assign(kernel)
+    smaller = graph.compact(model)
+    assert smaller.get_layer("norm").groups == 1
+
+
+def test_a_constant_tensor_keeps_its_channels_and_is_named():
+    table = np.ones((1, 1, 1, 4), "float32")
+    model = functional(
+        lambda x: conv("out", 2)(layers.Multiply()([conv("a")(x), table]))
+    )
+    zero_units(model.get_layer("a"), [1])
+    smaller, report = graph.compact(model, report=True, batch_size=2)
+    assert smaller is model
+    assert "joins it with a constant tensor" in report.layers[0].note
+
+
+def multi_head(x):
+    return layers.MultiHeadAttention(4, 3, value_dim=2, name="m")(
+        x, x, use_causal_mask=True
+    )
+
+
+def grouped_query(x):
+    return layers.GroupQueryAttention(3, 8, 4, name="m")(x, x)
+
+
+@pytest.mark.parametrize("attention", [multi_head, grouped_query])
+def test_heads_that_nothing_reads_are_removed(attention):
+    def build(x):
+        x = layers.RMSNormalization()(layers.Embedding(11, 8, name="e")(x))
+        x = layers.Add()([x, attention(x)])
+        return layers.Dense(2, name="out")(x)
+
+    inputs = keras.Input((5,), dtype="int32")
+    model = randomize(keras.Model(inputs, build(inputs)))
+    part = model.get_layer("m")._output_dense
+    values = np.array(part.kernel)
+    values[: len(values) // 2] = 0
+    part.kernel.assign(values)
+    smaller, report = graph.compact(model, report=True, batch_size=2)
+    heads = smaller.get_layer("m")._output_dense.kernel.shape[0]
+    assert heads == len(values) // 2
+    assert report.after.multiply_adds < report.before.multiply_adds
+    # The width goes where every reader and writer agrees.
+    table = np.array(model.get_layer("e").embeddings)
+    table[:, 3] = 0
+    model.get_layer("e").embeddings.assign(table)
+    values[..., 3] = 0
+    part.kernel.assign(values)
+    if part.bias is not None:
+        bias = np.array(part.bias)
+        bias[3] = 0
+        part.bias.assign(bias)
+    assert graph.compact(model).get_layer("e").output_dim == 7
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
+def test_a_network_of_keras_loses_all_units_that_are_dead_together(name):
+    application = getattr(keras.applications, name)
+    model = application(
+        weights=None, input_shape=(32, 32, 3), classes=5, pooling="avg"
+    )
+    for layer in model.layers:
+        if isinstance(layer, layers.Normalization):
+            layer.adapt(np.random.default_rng(0).normal(2, 3, (8, 32, 32, 3)))
+    total = dead = 0
+    for layer in model.layers[:-1]:
+        kernel = getattr(layer, "kernel", None)
+        if kernel is not None and not isinstance(layer, layers.DepthwiseConv2D):
+            count = kernel.shape[-1]
+            zero_units(layer, slice(0, count // 4))
+            total, dead = total + count, dead + count // 4
+    smaller, report = graph.compact(model, report=True, batch_size=None)
+    gone = report.before.units - report.after.units
+    assert gone >= 0.98 * dead
+    assert report.milliseconds_before is None

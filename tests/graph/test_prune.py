@@ -1,0 +1,188 @@
+"""Pruning to a budget, and the sizes it is measured by."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_wd import graph
+from tests.graph.architectures import assert_same_outputs
+from tests.graph.architectures import examples
+from tests.graph.architectures import randomize
+
+IMPORTANCE = [
+    "path",
+    "magnitude",
+    "taylor",
+    lambda layer, kernel: np.abs(kernel).max(axis=(0, 1)),
+]
+
+
+def residual():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, padding="same", name="stem")(inputs)
+    y = layers.BatchNormalization(name="norm")(x)
+    y = layers.Conv2D(24, 3, activation="relu", name="inner")(layers.ReLU()(y))
+    y = layers.Conv2D(16, 1, name="branch")(y)
+    x = layers.Add()([layers.Cropping2D(1)(x), y])
+    x = layers.GlobalAveragePooling2D()(x)
+    return randomize(keras.Model(inputs, layers.Dense(3, name="head")(x)))
+
+
+@pytest.mark.parametrize("importance", IMPORTANCE, ids=str)
+def test_a_ratio_is_kept_and_rounded(importance):
+    model = residual()
+    model.compile("sgd", "mse")
+    x = examples(model)
+    before = [np.array(v) for v in model.variables]
+    smaller = graph.prune(
+        model,
+        ratio=0.5,
+        importance=importance,
+        round_to=4,
+        data=(x, np.zeros((len(x), 3))),
+    )
+    filters = {
+        name: smaller.get_layer(name).filters
+        for name in ("stem", "inner", "branch")
+    }
+    # 16 joined classes and 24 of the inner layer, of which half go.
+    assert filters["stem"] == filters["branch"]
+    assert filters["stem"] % 4 == filters["inner"] % 4 == 0
+    assert 20 <= filters["stem"] + filters["inner"] <= 20 + 2 * 3
+    assert smaller.get_layer("head").units == 3
+    for a, b in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(a, np.asarray(b))
+
+
+def test_the_result_is_the_model_with_these_units_masked():
+    model = residual()
+    smaller = graph.prune(model, ratio=0.4, round_to=1, importance="magnitude")
+    found = np.asarray(smaller.get_layer("inner").bias)
+    whole = np.asarray(model.get_layer("inner").bias)
+    gone = ~np.isin(whole, found)
+    shared = np.asarray(model.get_layer("norm").beta)
+    out = ~np.isin(shared, np.asarray(smaller.get_layer("norm").beta))
+    for name, rows in (("branch", gone), ("inner", out), ("head", out)):
+        kernel = np.array(model.get_layer(name).kernel)
+        kernel[..., rows, :] = 0
+        model.get_layer(name).kernel.assign(kernel)
+    assert gone.any() and out.any()
+    assert_same_outputs(model, smaller, examples(model))
+
+
+def test_the_units_that_matter_least_go_first():
+    model = residual()
+    kernel = np.array(model.get_layer("inner").kernel)
+    kernel[..., 8:] *= 1e-6
+    model.get_layer("inner").kernel.assign(kernel)
+    smaller = graph.prune(model, ratio=16 / 40)
+    np.testing.assert_array_equal(
+        np.asarray(smaller.get_layer("inner").bias),
+        np.asarray(model.get_layer("inner").bias)[:8],
+    )
+
+
+def test_a_budget_of_multiplications_is_kept():
+    model = residual()
+    whole = graph.sizes(model).multiply_adds
+    smaller, report = graph.prune(
+        model, multiply_adds=0.5, round_to=2, report=True, batch_size=2
+    )
+    found = graph.sizes(smaller).multiply_adds
+    assert 0.35 * whole <= found <= 0.5 * whole
+    assert report.after.multiply_adds == found
+    assert report.before.multiply_adds == whole
+    again = graph.prune(model, multiply_adds=whole // 2, round_to=2)
+    assert graph.sizes(again).multiply_adds == found
+    with pytest.raises(ValueError, match="layers that can shrink allow"):
+        graph.prune(model, multiply_adds=1e-6)
+
+
+def test_scales_of_normalizations_order_what_they_scale():
+    inputs = keras.Input((6,))
+    x = layers.Dense(16, name="a")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    gamma = np.linspace(-1, 2, 16)
+    model.get_layer("norm").gamma.assign(gamma)
+    smaller = graph.prune(model, ratio=0.5, importance="batch_norm")
+    left = np.sort(np.abs(gamma))[8:]
+    np.testing.assert_allclose(
+        np.sort(np.abs(np.asarray(smaller.get_layer("norm").gamma))),
+        left,
+        rtol=1e-6,
+    )
+
+
+def test_a_share_of_the_time_is_measured():
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            *(layers.Dense(512, "relu") for _ in range(3)),
+            layers.Dense(2),
+        ]
+    )
+    smaller = graph.prune(model, latency=0.999, batch_size=512)
+    assert smaller.count_params() < model.count_params()
+
+
+MISTAKES = {
+    "one of them": {},
+    "`ratio`, `multiply_adds` or `latency`": {"ratio": 0.1, "latency": 0.5},
+    "must be below 1": {"ratio": 1},
+    "`ratio` must be": {"ratio": "half"},
+    "must be one of path, magnitude": {"ratio": 0.1, "importance": "size"},
+    "`round_to` must be a whole": {"ratio": 0.1, "round_to": 0},
+    "must have data=": {"ratio": 0.1, "importance": "taylor"},
+    "a number for every unit": {
+        "ratio": 0.1,
+        "importance": lambda layer, kernel: np.ones(3),
+    },
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_mistake_is_refused(message):
+    with pytest.raises(ValueError, match=message):
+        graph.prune(residual(), **MISTAKES[message])
+
+
+def test_sizes_are_those_of_the_layers():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3, depth_multiplier=2, name="sep")(inputs)
+    x = layers.Conv2DTranspose(5, 3, strides=2, name="up")(x)
+    x = layers.Conv2D(10, 3, groups=5, name="grouped")(x)
+    x = layers.Reshape((121, 10))(x)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 4, name="m")(x, x)])
+    model = keras.Model(inputs, layers.EinsumDense("abc,cd->abd", (121, 7))(x))
+    found = {row.layer: row.multiply_adds for row in graph.sizes(model).rows}
+    assert found["sep"] == 36 * (9 * 6 + 6 * 4)
+    assert found["up"] == 36 * 9 * 4 * 5
+    assert found["grouped"] == 121 * 9 * 1 * 10
+    assert found["m"] == 4 * 121 * 10 * 8 + 2 * 121 * 121 * 8
+    assert found["einsum_dense"] == 121 * 10 * 7
+    assert graph.sizes(model).multiply_adds == sum(found.values())
+    assert "multiply-adds" in str(graph.sizes(model))
+    assert graph.sizes(model).parameters == model.count_params()
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="JAX tells what XLA counts"
+)
+def test_sizes_agree_with_the_compiler():
+    import jax
+
+    def call(values, x):
+        return model.stateless_call(values, [], x)[0]
+
+    inputs = keras.Input((9,))
+    model = keras.Model(inputs, layers.Dense(64)(layers.Dense(128)(inputs)))
+    x = np.zeros((1, 9), "float32")
+    values = [v.value for v in model.trainable_variables]
+    compiled = jax.jit(call).lower(values, x).compile()
+    costs = compiled.cost_analysis()
+    costs = costs[0] if isinstance(costs, list) else costs
+    adds = graph.sizes(model).multiply_adds
+    # Twice, and the additions of the biases.
+    assert 2 * adds <= costs["flops"] <= 2 * adds + 3 * (128 + 64)
