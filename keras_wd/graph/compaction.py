@@ -18,6 +18,7 @@ from keras_wd.graph.rules import WEIGHTED
 from keras_wd.graph.sizes import measure
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.sizes import not_counted
+from keras_wd.graph.sizes import units_of
 from keras_wd.graph.verify import examples
 from keras_wd.graph.verify import verify
 
@@ -168,11 +169,11 @@ def _layers(removal: Removal) -> tuple[LayerReport, ...]:
         for along in reading.along
         if kinds.is_exactly(along.step.operation, layers.Embedding)
     }
-    units_of = {**weighted, **heads, **embedded}
+    made_by = {**weighted, **heads, **embedded}
     for step in reading.graph.steps:
         kind = type(step.operation).__name__
-        if step in units_of:
-            made = units_of[step]
+        if step in made_by:
+            made = made_by[step]
             left = int(removal.kept[made].sum())
             note = _note(removal, step, made)
             rows.append(LayerReport(step.path, kind, len(made), left, note))
