@@ -19,6 +19,10 @@ COMMANDS = {
         "Predict the best weight decay for a number of steps.",
     ),
     "compact": ("keras_wd.study.compact", "Remove the dead units of a model."),
+    "prune": (
+        "keras_wd.study.prune",
+        "Remove the units of a model that matter least.",
+    ),
 }
 
 

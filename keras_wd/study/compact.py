@@ -1,5 +1,6 @@
 """`keras-wd compact`: a saved model without its dead units."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 
 from absl import flags
@@ -15,13 +16,15 @@ _USAGE = "usage: keras-wd compact MODEL.keras -o SMALL.keras [--threshold=T]"
 _HELP = f"""{_USAGE}
 
 Remove the units that no longer do anything from a saved model, and report
-what that saves. The new model has smaller layers and the same outputs; it is
-not compiled. Units are dead after training with a decay that ends in zeros,
-such as PathProx.
+what that saves. The new model has smaller layers and the same outputs, which
+is verified; it is not compiled. Units are dead after training with a decay
+that ends in zeros, such as PathProx.
 
   -o, --output      file to write, replaced if it exists
   --threshold [0]   also remove units whose path product (norm of the incoming
-                    times norm of the outgoing weights) is at most this"""
+                    times norm of the outgoing weights) is at most this
+  --batch_size [256] examples of the batch that both models are timed on; 0
+                    for no timing"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,10 +37,38 @@ def main(arguments: Sequence[str]) -> int:
     if {"--help", "-h", "-help"} & set(arguments):
         print(_HELP)
         return 0
-    source, target, threshold = _parse(arguments)
+    values = flags.FlagValues()
+    flags.DEFINE_float("threshold", 0.0, "", flag_values=values)
+    source, target = parsed("compact", _USAGE, arguments, values)
+    if not 0 <= values.threshold < float("inf"):
+        raise UsageError(
+            "--threshold must be a finite number >= 0. Received: "
+            f"--threshold={values.threshold}"
+        )
+
+    def make(model, batch_size):
+        return graph.compact(
+            model, values.threshold, report=True, batch_size=batch_size
+        )
+
+    if not rewritten(source, target, values.batch_size, make):
+        print(f"No unit of {source} is dead; {target} has the same layers.")
+    return 0
+
+
+def rewritten(
+    source: str, target: str, batch_size: int, make: Callable
+) -> bool:
+    """Write what is made of a saved model; whether it is another model."""
     model = saved_models.load(source, source)
+    if batch_size:
+        print(
+            f"Timing both models on {batch_size} random examples: at most 17 "
+            "predictions of each, --batch_size=0 for none.",
+            flush=True,
+        )
     try:
-        smaller, report = graph.compact(model, threshold, report=True)
+        smaller, report = make(model, batch_size or None)
     except ValueError as error:
         raise UsageError(f"{source}: {first_line(error)}") from error
     try:
@@ -48,38 +79,41 @@ def main(arguments: Sequence[str]) -> int:
             f"{target} cannot be written: {error.strerror}"
         ) from error
     print(report)
-    if smaller is model:
-        print(f"No unit of {source} is dead; {target} has the same layers.")
-    else:
+    if smaller is not model:
         print(f"Saved {target}")
-    return 0
+    return smaller is not model
 
 
-def _parse(arguments):
-    values = flags.FlagValues()
+def parsed(
+    command: str,
+    usage: str,
+    arguments: Sequence[str],
+    values: flags.FlagValues,
+) -> tuple[str, str]:
+    """Read the flags of a command; return the model to read and to write."""
     flags.DEFINE_string("output", None, "", short_name="o", flag_values=values)
-    flags.DEFINE_float("threshold", 0.0, "", flag_values=values)
+    flags.DEFINE_integer("batch_size", 256, "", flag_values=values)
     values.set_gnu_getopt(True)
     try:
-        files = values(["keras-wd compact", *arguments])[1:]
+        files = values([f"keras-wd {command}", *arguments])[1:]
     except flags.Error as error:
-        raise UsageError(f"{first_line(error)}. {_USAGE}") from error
+        raise UsageError(f"{first_line(error)}. {usage}") from error
     if len(files) != 1:
         raise UsageError(
             f"needs one saved model. Received: {' '.join(files) or 'none'}. "
-            f"{_USAGE}"
+            f"{usage}"
         )
     if values.output is None:
-        raise UsageError(f"-o must name the file to write. {_USAGE}")
+        raise UsageError(f"-o must name the file to write. {usage}")
     for path in (files[0], values.output):
         if not path.endswith(_EXTENSION):
             raise UsageError(
                 f"a saved model has a name that ends in {_EXTENSION}. "
                 f"Received: {path}"
             )
-    if not 0 <= values.threshold < float("inf"):
+    if values.batch_size < 0:
         raise UsageError(
-            "--threshold must be a finite number >= 0. Received: "
-            f"--threshold={values.threshold}"
+            "--batch_size must be a whole number >= 0. Received: "
+            f"--batch_size={values.batch_size}"
         )
-    return files[0], values.output, values.threshold
+    return files[0], values.output

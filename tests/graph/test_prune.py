@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from keras_wd import graph
+from keras_wd.__main__ import main
 from tests.graph.architectures import assert_same_outputs
 from tests.graph.architectures import examples
 from tests.graph.architectures import randomize
@@ -186,3 +187,24 @@ def test_sizes_agree_with_the_compiler():
     adds = graph.sizes(model).multiply_adds
     # Twice, and the additions of the biases.
     assert 2 * adds <= costs["flops"] <= 2 * adds + 3 * (128 + 64)
+
+
+def test_the_command_writes_a_pruned_model(tmp_path, capsys):
+    model = residual()
+    model.save(tmp_path / "model.keras")
+    source, target = str(tmp_path / "model.keras"), str(tmp_path / "s.keras")
+    command = ["prune", source, "-o", target]
+    assert main([*command, "--ratio=0.5", "--batch_size=0"]) == 0
+    assert f"Saved {target}" in capsys.readouterr().out
+    loaded = keras.saving.load_model(target)
+    same = graph.prune(model, ratio=0.5)
+    assert_same_outputs(same, loaded, examples(model))
+    for mistake, said in (
+        ([], "needs one of --ratio"),
+        (["--ratio=1.5"], "must be below 1"),
+        (["--ratio=0.5", "--batch_size=-1"], "--batch_size must be"),
+        (["--latency=0.5", "--batch_size=0"], "--latency needs"),
+    ):
+        assert main([*command, *mistake]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["prune", "--help"]) == 0
