@@ -120,9 +120,7 @@ def test_a_constant_tensor_keeps_its_channels_and_is_named():
 
 
 def multi_head(x):
-    return layers.MultiHeadAttention(4, 3, value_dim=2, name="m")(
-        x, x, use_causal_mask=True
-    )
+    return layers.MultiHeadAttention(4, 3, name="m")(x, x, use_causal_mask=True)
 
 
 def grouped_query(x):
