@@ -10,6 +10,7 @@ from keras import ops
 from keras_wd import backend
 from keras_wd.decays.decay import Decay
 from keras_wd.ops import cautious
+from keras_wd.optimizers.assignment import rounded_off
 
 
 class DecayStep:
@@ -26,8 +27,8 @@ class DecayStep:
         variables: the variables with a gradient, by position.
         divided_by: a function of a position: what the inner step divided the
             gradient of each of its weights by, for decays in its metric.
-        remainders: by position, what rounding took from the weights of a
-            low-precision variable, or None.
+        unrounded: by position, the weights of a low-precision variable before
+            they were rounded, or None.
         loss_scale: the factor the gradients still carry, or None.
     """
 
@@ -40,12 +41,19 @@ class DecayStep:
         learning_rate,
         variables: Mapping[int, keras.Variable],
         divided_by: Callable,
-        remainders: Sequence[keras.Variable | None],
+        unrounded: Sequence[keras.Variable | None],
         loss_scale: float | None,
     ):
         self._variables = variables
         self._divided_by = divided_by
-        self._remainders = remainders
+        # Before the inner step, while the variables are what was rounded.
+        self._rests = {
+            position: rounded_off(
+                backend.snapshot(variable), unrounded[position]
+            )
+            for position, variable in variables.items()
+            if unrounded[position] is not None
+        }
         self._loss_scale = loss_scale
         self._coupled = []
         self._shrinking = []
@@ -125,7 +133,7 @@ class DecayStep:
     def _weights(self, position):
         """A variable's value now, with what rounding took from it."""
         value = backend.snapshot(self._variables[position])
-        remainder = self._remainders[position]
-        if remainder is None:
+        rest = self._rests.get(position)
+        if rest is None:
             return value
-        return ops.cast(value, "float32") + remainder
+        return ops.cast(value, "float32") + rest

@@ -27,7 +27,7 @@ class _Named(WeightDecay):
     def get_config(self) -> dict:
         """The constructor's arguments as plain Python."""
         inner = self.inner_optimizer.get_config()
-        decay = self.decay.get_config()
+        decay = self._with_rate(next(iter(self.decays)))["config"]
         return {
             **{key: inner[key] for key in inner if key not in ("name",)},
             **{key: decay[key] for key in _OWN_ARGUMENTS if key in decay},

@@ -15,7 +15,6 @@ from keras_wd.optimizers.weight_decay import WeightDecay
 from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
-from keras_wd.schedules import serialize_rate
 
 _EMA_ARGUMENTS = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
 
@@ -111,7 +110,9 @@ class PathProx(WeightDecay):
         return {
             **{key: inner[key] for key in inner if key != "name"},
             "model": [pair.get_config() for pair in rule.units],
-            "weight_decay": serialize_rate(rule.weight_decay),
+            "weight_decay": self._with_rate(next(iter(self.decays)))["config"][
+                "weight_decay"
+            ],
             "balance": rule.balance,
             "absorb": rule.absorb,
             "where": keras.saving.serialize_keras_object(self._rest),

@@ -73,6 +73,17 @@ class Rates:
             for name, rate in self.at(iterations).items()
         }
 
+    def configured(self, name: str) -> float | None:
+        """The rate in force, to be constructed again; None for a schedule."""
+        rate = self._rates[name]
+        if isinstance(rate, LearningRateSchedule):
+            return None
+        given, now = self._decays[name].weight_decay, number_of(rate)
+        if ops.convert_to_numpy(ops.cast(given, rate.dtype)) == now:
+            return given
+        # The shortest decimal: 0.5 after `set(0.5)`, as a user wrote it.
+        return float(str(ops.convert_to_numpy(backend.snapshot(rate))))
+
     def set(self, value: float, name: str | None) -> None:
         """Assign a rate; the only one if `name` is None."""
         if name is None and len(self._rates) == 1:

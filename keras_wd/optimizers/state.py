@@ -29,7 +29,7 @@ FORMAT = 2
 _MANIFEST = "manifest"
 _MEMORY = "callback_memory"
 # A variable of the model in another dtype has one or has none.
-_OPTIONAL = ("remainder",)
+_OPTIONAL = ("unrounded",)
 
 
 class SavesState:

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_wd import backend
 from keras_wd.decays.decay import Decay
 from keras_wd.errors import check_name
 from keras_wd.optimizers import clipping
-from keras_wd.optimizers.assignment import add_remainder
+from keras_wd.optimizers.assignment import add_unrounded
 from keras_wd.optimizers.assignment import assign_weights
-from keras_wd.optimizers.assignment import release_averages
-from keras_wd.optimizers.assignment import update_averages
+from keras_wd.optimizers.averages import add_fingerprint
+from keras_wd.optimizers.averages import assigned
+from keras_wd.optimizers.averages import release_averages
+from keras_wd.optimizers.averages import update_averages
 from keras_wd.optimizers.checks import check_average
 from keras_wd.optimizers.checks import check_decays
 from keras_wd.optimizers.checks import check_inner_optimizer
@@ -49,8 +52,10 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     whole batch.
 
     bfloat16 and float16 variables: a decay smaller than the variable's
-    rounding would be lost, so the part that does not fit is kept in a float32
-    remainder, 4 bytes per decayed weight; float32 variables need nothing.
+    rounding would be lost, so the weight before it is rounded is kept beside it
+    in float32, 4 bytes per decayed weight, until the variable is assigned
+    something else; float32 variables need nothing. The moving average starts
+    anew where weights were assigned between two steps.
 
     Args:
         inner_optimizer: any Keras optimizer without a weight decay or a
@@ -135,16 +140,30 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self.inner_optimizer.build(variables)
         super().build(variables)
         decayed = {i for chosen in self._selected.values() for i in chosen}
-        self._remainders = [
-            add_remainder(self, variable) if index in decayed else None
+        self._unrounded = [
+            add_unrounded(self, variable) if index in decayed else None
             for index, variable in enumerate(variables)
         ]
         if self.use_ema:
+            self._start_averages(variables)
             # `SwapEMAWeights` looks for the averages one level further in.
             vars(self.inner_optimizer)["_model_variables_moving_average"] = (
                 self._model_variables_moving_average
             )
         self.saved_state.after_build()
+
+    def _start_averages(self, variables):
+        averages = self._model_variables_moving_average
+        self._fingerprints = [
+            None if average is None else add_fingerprint(self, variable)
+            for variable, average in zip(variables, averages, strict=True)
+        ]
+        # Until the first step, `SwapEMAWeights` shall find the weights.
+        for variable, average in zip(variables, averages, strict=True):
+            if average is not None:
+                value = backend.concrete_value(variable)
+                if value is not None:
+                    backend.assign_now(average, value)
 
     def _resolve(self, variables):
         """The positions each decay acts on, verified."""
@@ -186,6 +205,8 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         step = self._decay_step(positions, variables, grads)
         update_count = self.inner_optimizer.iterations + 1
         is_update = self._is_update()
+        if self.use_ema:
+            changed = assigned(self._trainable_variables, self._fingerprints)
 
         grads = step.couple(dict(zip(positions, grads, strict=True)))
         grads = clipping.before_inner(self.inner_optimizer, grads.values())
@@ -194,13 +215,15 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             assign_weights(
                 self._trainable_variables[position],
                 weights,
-                self._remainders[position],
+                self._unrounded[position],
                 is_update,
             )
         if self.use_ema:
             update_averages(
                 self._trainable_variables,
                 self._model_variables_moving_average,
+                self._fingerprints,
+                changed,
                 momentum=self.ema_momentum,
                 overwrite_frequency=self.ema_overwrite_frequency,
                 update_count=update_count,
@@ -242,7 +265,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             learning_rate=ops.cast(inner.learning_rate, "float32"),
             variables=reached,
             divided_by=functools.partial(divided_by, inner),
-            remainders=self._remainders,
+            unrounded=self._unrounded,
             loss_scale=self.loss_scale_factor,
         )
 
@@ -255,11 +278,18 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list) -> None:
         """Put the moving average, if there is one, into the variables."""
+        # Without a step there is nothing to put there.
+        if not self.use_ema or not self.built or not self._has_stepped():
+            return
         super().finalize_variable_values(var_list)
-        if self.use_ema:
-            release_averages(
-                self._model_variables_moving_average, self._remainders
-            )
+        release_averages(
+            self._trainable_variables,
+            self._model_variables_moving_average,
+            self._fingerprints,
+        )
+
+    def _has_stepped(self):
+        return bool(backend.concrete_value(self.inner_optimizer._iterations))
 
     def current_weight_decay(self) -> dict[str, float]:
         """The rate of every decay now, by the decay's name."""
@@ -285,17 +315,24 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     def get_config(self) -> dict:
         """The constructor's arguments as plain Python."""
         serialize = keras.saving.serialize_keras_object
-        decay = self.decay
+        rules = [self._with_rate(key) for key in self.decays]
+        one = isinstance(self.decay, Decay)
         return {
             "name": self.name,
             "inner_optimizer": serialize(self.inner_optimizer),
-            "decay": serialize(decay)
-            if isinstance(decay, Decay)
-            else [serialize(rule) for rule in decay],
+            "decay": rules[0] if one else rules,
             "use_ema": self.use_ema,
             "ema_momentum": self.ema_momentum,
             "ema_overwrite_frequency": self.ema_overwrite_frequency,
         }
+
+    def _with_rate(self, key):
+        """A decay, serialized, at the rate in force."""
+        decay = keras.saving.serialize_keras_object(self.decays[key])
+        rate = self._rates.configured(key)
+        if rate is not None and "weight_decay" in decay["config"]:
+            decay["config"]["weight_decay"] = rate
+        return decay
 
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "WeightDecay":
