@@ -159,7 +159,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
                 variables, "velocity"
             )
         self._build_engine()
-        self.saved_state.after_build()
+        self.saved_state.after_build(variables)
 
     def _build_engine(self):
         variables = self._trainable_variables

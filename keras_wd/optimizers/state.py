@@ -109,6 +109,7 @@ class SavedState(keras.losses.Loss):
         super().__init__(name="state")
         # A strong one would be walked through, without an end.
         self._optimizer = weakref.ref(optimizer)
+        self._model = []
         self._waiting = None
         # Whether the file has something where the optimizer stores nothing.
         self.foreign = False
@@ -191,8 +192,13 @@ class SavedState(keras.losses.Loss):
             backend.assign_now(variable, value)
         self.restored()
 
-    def after_build(self) -> None:
-        """Take over what was loaded before there were variables for it."""
+    def after_build(self, model: Sequence[keras.Variable]) -> None:
+        """Take over what was loaded before there were variables for it.
+
+        Args:
+            model: the variables the optimizer was built with.
+        """
+        self._model = list(model)
         saved, self._waiting = self._waiting, None
         if saved is not None:
             self._restore(saved)
@@ -207,7 +213,7 @@ class SavedState(keras.losses.Loss):
                 )
 
     def _collect(self, optimizer):
-        model = optimizer._trainable_variables if optimizer.built else []
+        model = self._model
         slots = SlotNames(optimizer.variables, model)
         structure = {}
         for index, part in enumerate(parts(optimizer)):
@@ -248,12 +254,12 @@ class SavedState(keras.losses.Loss):
     def _restore(self, saved):
         optimizer = self._optimizer()
         if not saved.built:
-            if len(optimizer._trainable_variables):
+            if len(self._model):
                 self._restart()
                 self._assign_scalars(saved)
                 self._warn("the file was saved before its first step")
             return
-        model = SlotNames([], optimizer._trainable_variables).model
+        model = SlotNames([], self._model).model
         positions = match(saved.model, model)
         if positions is None:
             self._restart()
@@ -265,7 +271,7 @@ class SavedState(keras.losses.Loss):
                 if structure is not None and hasattr(part, "saved_structure"):
                     part.restore_structure(structure)
         variables = optimizer.variables
-        slots = SlotNames(variables, optimizer._trainable_variables)
+        slots = SlotNames(variables, self._model)
         here = {
             (None if owner is None else positions[owner], name, count): (
                 index,
@@ -316,7 +322,7 @@ class SavedState(keras.losses.Loss):
         """The values of an optimizer that has not trained."""
         optimizer = self._optimizer()
         fresh = type(optimizer).from_config(optimizer.get_config())
-        fresh.build(optimizer._trainable_variables)
+        fresh.build(self._model)
         for old, new in zip(optimizer.variables, fresh.variables, strict=False):
             if tuple(old.shape) == tuple(new.shape):
                 backend.assign_now(old, backend.concrete_value(new))

@@ -150,7 +150,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             vars(self.inner_optimizer)["_model_variables_moving_average"] = (
                 self._model_variables_moving_average
             )
-        self.saved_state.after_build()
+        self.saved_state.after_build(variables)
 
     def _start_averages(self, variables):
         averages = self._model_variables_moving_average

@@ -44,6 +44,7 @@ def test_values_are_stored_by_name():
     assert set(store) == {
         *("manifest", "l2_rate", "iteration", "learning_rate"),
         *(f"{name}.average" for name in weights),
+        *(f"{name}.fingerprint" for name in weights),
         *(f"{name}.momentum" for name in weights),
     }
     manifest = json.loads(bytes(store["manifest"]).decode())
