@@ -12,6 +12,7 @@ A path is Keras's `variable.path`, such as `sequential/dense_1/kernel`.
 """
 
 import abc
+import re
 from collections.abc import Sequence
 
 import keras
@@ -80,7 +81,7 @@ class kernels(Selection):  # noqa: N801
     """
 
     def picks(self, variable: keras.Variable) -> bool:
-        role = variable.path.split("/")[-1]
+        role = path_of(variable).split("/")[-1]
         return len(variable.shape) >= 2 and not _ADDS_OR_SCALES.intersection(
             role.split("_")
         )
@@ -147,7 +148,7 @@ class paths(Selection):  # noqa: N801
         self._lookup = Patterns(patterns)
 
     def picks(self, variable: keras.Variable) -> bool:
-        return self._lookup.match(variable.path)
+        return self._lookup.match(path_of(variable))
 
     def get_config(self) -> dict:
         return {"patterns": list(self.patterns)}
@@ -158,6 +159,58 @@ class paths(Selection):  # noqa: N801
 
     def __repr__(self) -> str:
         return f"where.paths({', '.join(map(repr, self.patterns))})"
+
+
+@keras.saving.register_keras_serializable("keras_wd.where")
+class regex(Selection):  # noqa: N801
+    """Variables in whose path one of the expressions is found.
+
+    As `exclude_from_weight_decay` of Keras's optimizers reads a name: a match
+    anywhere in the path counts, also inside a segment, so that `"bias"` finds
+    `unbiased/kernel` too. `paths` means whole segments.
+
+    Args:
+        *patterns: one or more regular expressions.
+
+    Raises:
+        ValueError: without a pattern, or if one is not a regular expression.
+
+    >>> import keras, keras_wd
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), keras.layers.Dense(2, name="head")], name="m"
+    ... )
+    >>> keras_wd.where.resolve(keras_wd.where.regex("head/b.*"), model)
+    ['m/head/bias']
+    """
+
+    def __init__(self, *patterns: str):
+        if not patterns or not all(map(_is_expression, patterns)):
+            raise ValueError(
+                "`patterns` must be one or more regular expressions such as "
+                f"'bias|norm'. Received: patterns={patterns!r}"
+            )
+        self.patterns = patterns
+
+    def picks(self, variable: keras.Variable) -> bool:
+        path = path_of(variable)
+        return any(re.search(pattern, path) for pattern in self.patterns)
+
+    def get_config(self) -> dict:
+        return {"patterns": list(self.patterns)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "regex":
+        return cls(*config["patterns"])
+
+    def __repr__(self) -> str:
+        return f"where.regex({', '.join(map(repr, self.patterns))})"
+
+
+def _is_expression(pattern):
+    try:
+        return isinstance(pattern, str) and bool(re.compile(pattern).pattern)
+    except re.error:
+        return False
 
 
 class _Combination(Selection):
@@ -227,7 +280,7 @@ def resolve(
     """
     variables = trainable_variables(model_or_variables)
     return [
-        variables[index].path
+        path_of(variables[index])
         for index in selected_indices(selection, variables)
     ]
 
@@ -243,7 +296,7 @@ def selected_indices(
         if selection.picks(variable)
     ]
     if not indices:
-        existing = [variable.path for variable in variables]
+        existing = [path_of(variable) for variable in variables]
         hint = nearest(_patterns_in(selection), existing)
         raise ValueError(
             "`where` must select at least one trainable variable. Received: "
@@ -275,6 +328,12 @@ def trainable_variables(
     return list(model_or_variables)
 
 
+def path_of(variable) -> str:
+    """The path of a variable; of one of TensorFlow's own, its name."""
+    path = getattr(variable, "path", None)
+    return variable.name.partition(":")[0] if path is None else path
+
+
 def check_selection(name: str, selection: Selection) -> Selection:
     """Return `selection`, or raise if it is something else."""
     if not isinstance(selection, Selection):
@@ -294,12 +353,13 @@ def paths_of(
     the layer and the weight, that no other of `variables` shares; a
     ValueError if two have the same path.
     """
-    patterns = shortest_endings([variable.path for variable in variables])
+    patterns = shortest_endings([path_of(v) for v in variables])
     for variable in chosen:
-        if variable.path not in patterns:
+        path = path_of(variable)
+        if path not in patterns:
             raise ValueError(
                 "`variables` must have paths of their own. Received: two "
-                f"variables with the path {variable.path}. Give the layers "
+                f"variables with the path {path}. Give the layers "
                 "other names."
             )
-    return paths(*(patterns[variable.path] for variable in chosen))
+    return paths(*(patterns[path_of(v)] for v in chosen))

@@ -25,6 +25,11 @@ def replica_count() -> int:
     return 1
 
 
+def is_traced(tensor) -> bool:
+    """Whether a tensor stands for a value; never here."""
+    return False
+
+
 def tracing_for_xla() -> bool:
     """Operations run one by one."""
     return False

@@ -1,5 +1,6 @@
 """What is particular to JAX."""
 
+import jax
 import keras
 import numpy as np
 from keras import ops
@@ -23,6 +24,11 @@ def snapshot(variable: keras.Variable):
 def replica_count() -> int:
     """One: sharded programs see the gradient of the whole batch."""
     return 1
+
+
+def is_traced(tensor) -> bool:
+    """Whether a tensor stands for a value in a program that is made."""
+    return isinstance(tensor, jax.core.Tracer)
 
 
 def tracing_for_xla() -> bool:

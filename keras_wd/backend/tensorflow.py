@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
 
 def assign_now(variable: keras.Variable, value) -> None:
@@ -18,16 +17,24 @@ def concrete_value(variable: keras.Variable) -> np.ndarray | None:
     None if it has none yet: a model that its first batch builds inside the
     compiled step gets its values when that step runs.
     """
+    value = _of_tensorflow(variable)
     with tf.init_scope():
-        if not variable.value.is_initialized():
+        if not value.is_initialized():
             return None
-        return tf.convert_to_tensor(variable.value).numpy()
+        return tf.convert_to_tensor(value).numpy()
 
 
 def snapshot(variable: keras.Variable):
     """A tensor of the variable's value that a later assignment spares."""
     # `ops.convert_to_tensor` would return the variable, to be read later.
-    return tf.convert_to_tensor(variable.value)
+    return tf.convert_to_tensor(_of_tensorflow(variable))
+
+
+def _of_tensorflow(variable):
+    """A Keras variable's own; loops of one's own may pass that directly."""
+    if isinstance(variable, keras.Variable):
+        return variable.value
+    return variable
 
 
 def replica_count() -> int:
@@ -35,9 +42,19 @@ def replica_count() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def is_traced(tensor) -> bool:
+    """Whether a tensor stands for a value in a program that is made."""
+    return not tf.executing_eagerly()
+
+
 def tracing_for_xla() -> bool:
     """Whether the operations being traced will be fused by XLA."""
     # TensorFlow marks the graphs of `jit_compile=True` functions with an XLA
-    # control flow context and offers no public way to ask for it.
+    # control flow context and offers no public way to ask for it. Where a
+    # later TensorFlow has moved this, steps are right and slower.
+    try:
+        from tensorflow.python.ops import control_flow_util
+    except ImportError:
+        return False
     graph = tf.compat.v1.get_default_graph()
     return bool(control_flow_util.GraphOrParentsInXlaContext(graph))

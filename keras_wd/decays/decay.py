@@ -78,6 +78,20 @@ class Decay(abc.ABC):
     def check(self, variables: Sequence[keras.Variable]) -> None:
         """Refuse selected variables on which this decay cannot act."""
 
+    def check_beside(
+        self,
+        positions: Sequence[int],
+        others: Container[int],
+        variables: Sequence[keras.Variable],
+    ) -> None:
+        """Refuse to act beside the other decays of the optimizer.
+
+        Args:
+            positions: of the variables this decay acts on, in its order.
+            others: positions that any other decay acts on.
+            variables: all of the optimizer's.
+        """
+
     def restrict(
         self, positions: Sequence[int], reached: Container[int]
     ) -> list[int]:

@@ -74,7 +74,8 @@ class GroupLasso(SeparableDecay):
 
     def check(self, variables: Sequence[keras.Variable]) -> None:
         for variable in variables:
-            check_axis_fits("axis", self.axis, variable.shape, variable.path)
+            path = selections.path_of(variable)
+            check_axis_fits("axis", self.axis, variable.shape, path)
 
     def shrink_one(self, weight, previous, strength):
         if self.metric is None:

@@ -245,12 +245,13 @@ class Lp(_PowerDecay):
         for variable in variables:
             value = backend.concrete_value(variable)
             if value is not None and not value.any():
-                ending = "/".join(variable.path.split("/")[-2:])
+                path = selections.path_of(variable)
+                ending = "/".join(path.split("/")[-2:])
                 raise ValueError(
                     "`where` must select variables that are not all zero, "
                     f"because Lp with p={self.p:g} < 2 keeps a zero at zero "
                     f"for ever. Received: where={self.where!r}, which selects "
-                    f"{variable.path}. Initialize it otherwise, or leave it "
+                    f"{path}. Initialize it otherwise, or leave it "
                     f"out with `& ~where.paths({ending!r})`."
                 )
 

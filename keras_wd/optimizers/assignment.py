@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_wd.ops.precision import LOW_PRECISION
+from keras_wd.where import path_of
 
 
 def add_unrounded(
@@ -20,7 +21,7 @@ def add_unrounded(
         shape=variable.shape,
         dtype="float32",
         layout=getattr(variable, "_layout", None),
-        name=f"{variable.path.replace('/', '_')}_unrounded",
+        name=f"{path_of(variable).replace('/', '_')}_unrounded",
     )
 
 

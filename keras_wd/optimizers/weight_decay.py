@@ -31,6 +31,7 @@ from keras_wd.optimizers.delegation import DelegatesToInner
 from keras_wd.optimizers.metric import check_metric_of
 from keras_wd.optimizers.metric import divided_by
 from keras_wd.optimizers.rates import Rates
+from keras_wd.optimizers.settings import building_its_own
 from keras_wd.optimizers.state import SavesState
 
 
@@ -108,9 +109,9 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             **check_average(use_ema, ema_momentum, ema_overwrite_frequency),
         )
         self._forget_own_counters()
-        self.inner_optimizer = inner_optimizer
         self.decay = decay
         self.decays = decays
+        self.inner_optimizer = inner_optimizer
         self._rates = Rates(decays, self.add_variable)
         self._keep_state()
 
@@ -136,9 +137,11 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             return
         clipping.check_replicas(self.inner_optimizer)
         variables = list(variables)
+        self._exclude(variables)
         self._selected = self._resolve(variables)
         self.inner_optimizer.build(variables)
-        super().build(variables)
+        with building_its_own(self):
+            super().build(variables)
         decayed = {i for chosen in self._selected.values() for i in chosen}
         self._unrounded = [
             add_unrounded(self, variable) if index in decayed else None
@@ -172,12 +175,18 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             for index, variable in enumerate(variables)
             if not self._overwrite_variable_with_gradient(variable)
         ]
+        if not eligible:
+            # A model without anything to train, which JAX builds for.
+            return {key: [] for key in self.decays}
         selected = {}
         for key, rule in self.decays.items():
             chosen = rule.select([variables[index] for index in eligible])
             positions = [eligible[index] for index in chosen]
             rule.check([variables[index] for index in positions])
             selected[key] = positions
+        for key, rule in self.decays.items():
+            others = (selected[name] for name in selected if name != key)
+            rule.check_beside(selected[key], set().union(*others), variables)
         return selected
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
@@ -201,6 +210,8 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             )
         positions = [self._get_variable_index(v) for v in variables]
 
+        if any(map(backend.is_traced, grads)):
+            vars(self)["_compiled"] = True
         # All of this is read before the inner step changes it.
         step = self._decay_step(positions, variables, grads)
         update_count = self.inner_optimizer.iterations + 1
@@ -290,6 +301,11 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
 
     def _has_stepped(self):
         return bool(backend.concrete_value(self.inner_optimizer._iterations))
+
+    @property
+    def has_averages(self) -> bool:
+        """Whether there are moving averages of the weights."""
+        return "_model_variables_moving_average" in vars(self)
 
     def current_weight_decay(self) -> dict[str, float]:
         """The rate of every decay now, by the decay's name."""
