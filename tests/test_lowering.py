@@ -51,7 +51,7 @@ def kfac(**arguments):
     return optimizers.KFAC(0.1, kl_clip=0.01, seed=0, **arguments)
 
 
-RULES = {**catalogue.DECAYS, "L2 again": catalogue.DECAYS["L2"]}
+RULES = catalogue.DECAYS
 OPTIMIZERS = {
     **{
         name: lambda model, make=make: make()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_wd.where import path_of
+
 _BITS = {
     "bfloat16": "int16",
     "float16": "int16",
@@ -27,7 +29,7 @@ def add_fingerprint(
         dtype="int",
         initializer="zeros",
         aggregation="only_first_replica",
-        name=f"{variable.path.replace('/', '_')}_fingerprint",
+        name=f"{path_of(variable).replace('/', '_')}_fingerprint",
     )
 
 

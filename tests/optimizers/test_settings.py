@@ -83,7 +83,7 @@ def test_kfac_is_a_keras_optimizer_of_its_own(name):
     theirs = inspect.getattr_static(keras.optimizers.Optimizer, name, None)
     ours = inspect.getattr_static(optimizers.KFAC, name, None)
     mine = {*("apply", "build", "update_step", "get_config", "from_config")}
-    mine |= {"save_own_variables", "load_own_variables"}
+    mine |= {"save_own_variables", "load_own_variables", "set_weights"}
     assert ours is theirs or name in mine
     assert hasattr(optimizer, name)
 
@@ -257,7 +257,7 @@ def test_what_would_have_no_effect_is_refused(name):
 def test_what_cannot_be_set_says_so(name):
     optimizer = ours()
     with pytest.raises(AttributeError, match=name):
-        setattr(optimizer, name, getattr(optimizer, name, True))
+        setattr(optimizer, name, 3)
 
 
 def test_a_step_of_one_variable_is_refused():
@@ -293,7 +293,7 @@ def test_hyperparameters_of_the_inner_optimizer_are_read_and_set():
 )
 def test_a_compiled_step_that_cannot_change_is_reported(change):
     optimizer = optimizers.SGDW(0.1, momentum=0.9, use_ema=True)
-    model = compiled_network(optimizer)
+    model = compiled_network(optimizer, jit_compile=True)
     x, y = data(1)
     model.train_on_batch(x, y)
     with pytest.warns(UserWarning, match="model.compile"):
@@ -405,8 +405,10 @@ def test_pairs_of_gradients_and_variables():
 def test_variables_of_tensorflow_itself():
     import tensorflow as tf
 
-    weights = [tf.Variable(w.numpy(), name=f"layer_{i}/kernel")
-               for i, w in enumerate(start())]
+    weights = [
+        tf.Variable(w.numpy(), name=f"layer_{i}/kernel")
+        for i, w in enumerate(start())
+    ]
     optimizer = optimizers.WeightDecay(
         SGD(0.1, momentum=0.9),
         [decays.L2(0.3), decays.Lp(0.1, p=0.8, where=where.paths("layer_1/*"))],
