@@ -10,6 +10,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
+from keras_wd.decays.options import restored_anchor
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
 from keras_wd.schedules import check_rate
@@ -55,6 +56,8 @@ class Decay(abc.ABC):
     cautious = False
     # "optimizer": the strength is a tensor per variable; see `check_metric`.
     metric = None
+    # What the weights are pulled toward in place of zero; see `check_anchor`.
+    anchor = None
     couplings = COUPLINGS
 
     def __init__(
@@ -135,6 +138,8 @@ class Decay(abc.ABC):
             config["where"] = keras.saving.deserialize_keras_object(
                 config["where"]
             )
+        if "anchor" in config:
+            config["anchor"] = restored_anchor(config["anchor"])
         return cls(**config)
 
     def __repr__(self) -> str:

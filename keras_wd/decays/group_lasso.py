@@ -8,6 +8,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
+from keras_wd.decays.options import anchor_config
+from keras_wd.decays.options import check_anchor
 from keras_wd.decays.options import check_metric
 from keras_wd.errors import check_axis
 from keras_wd.errors import check_axis_fits
@@ -41,6 +43,12 @@ class GroupLasso(SeparableDecay):
         metric: None, or `"optimizer"`: the proximal step measures distances
             as the inner optimizer does, see `L1`. A unit then goes to zero
             where `sqrt(sum (d_i w_i)^2) <= s`.
+        anchor: None, or what the weights are pulled toward in place of zero:
+            `"start"`, the weights when the optimizer is built; a built model,
+            or the path of a `.keras` file, with weights of the same names.
+            All of the above then holds for the differences from it. The
+            wrapper keeps a copy of the selected weights and saves it. The
+            configuration names a model's weights `"start"`.
 
     Raises:
         ValueError: if an argument is out of range; when the optimizer is
@@ -67,8 +75,10 @@ class GroupLasso(SeparableDecay):
         coupling: str = "decoupled",
         name: str | None = None,
         metric: str | None = None,
+        anchor: str | keras.Model | None = None,
     ):
         super().__init__(weight_decay, where, coupling, name)
+        self.anchor = check_anchor(anchor)
         self.metric = check_metric(metric, self.coupling)
         self.axis = check_axis("axis", axis)
 
@@ -91,4 +101,9 @@ class GroupLasso(SeparableDecay):
 
     def get_config(self) -> dict:
         axis = list(self.axis) if isinstance(self.axis, tuple) else self.axis
-        return {**super().get_config(), "axis": axis, "metric": self.metric}
+        return {
+            **super().get_config(),
+            "axis": axis,
+            "metric": self.metric,
+            "anchor": anchor_config(self.anchor),
+        }

@@ -9,6 +9,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_wd import backend
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
+from keras_wd.decays.options import anchor_config
+from keras_wd.decays.options import check_anchor
 from keras_wd.decays.options import check_cautious
 from keras_wd.decays.options import check_metric
 from keras_wd.errors import check_number
@@ -39,6 +41,12 @@ class L2(SeparableDecay):
         cautious: decay a weight only where the step moved it toward zero,
             through zero or not at all: where `(w- - w+) * w- >= 0`, whatever
             other decays did in between.
+        anchor: None, or what the weights are pulled toward in place of zero:
+            `"start"`, the weights when the optimizer is built; a built model,
+            or the path of a `.keras` file, with weights of the same names.
+            All of the above then holds for the differences from it. The
+            wrapper keeps a copy of the selected weights and saves it. The
+            configuration names a model's weights `"start"`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -52,7 +60,9 @@ class L2(SeparableDecay):
     Source: Loshchilov and Hutter, 2019, "Decoupled Weight Decay
     Regularization", algorithm 2; the three mechanisms it acts by: Zhang et
     al., 2019, "Three Mechanisms of Weight Decay Regularization"; `cautious`:
-    Chen et al., 2025, "Cautious Weight Decay".
+    Chen et al., 2025, "Cautious Weight Decay"; `anchor`: Li, Grandvalet and
+    Davoine, 2018, "Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks", L2-SP.
     """
 
     def __init__(
@@ -62,8 +72,10 @@ class L2(SeparableDecay):
         coupling: str = "decoupled",
         name: str | None = None,
         cautious: bool = False,
+        anchor: str | keras.Model | None = None,
     ):
         super().__init__(weight_decay, where, coupling, name)
+        self.anchor = check_anchor(anchor)
         self.cautious = check_cautious(cautious, self.coupling)
 
     def shrink_one(self, weight, previous, strength):
@@ -76,7 +88,11 @@ class L2(SeparableDecay):
         return lp_penalty(weight, 2)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "cautious": self.cautious}
+        return {
+            **super().get_config(),
+            "cautious": self.cautious,
+            "anchor": anchor_config(self.anchor),
+        }
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -104,6 +120,12 @@ class L1(SeparableDecay):
             bias corrected). With that, the weights come to rest where the
             penalized loss is least, also after an adaptive optimizer; without
             it, elsewhere. For Adam, Nadam, RMSprop and Adagrad.
+        anchor: None, or what the weights are pulled toward in place of zero:
+            `"start"`, the weights when the optimizer is built; a built model,
+            or the path of a `.keras` file, with weights of the same names.
+            All of the above then holds for the differences from it. The
+            wrapper keeps a copy of the selected weights and saves it. The
+            configuration names a model's weights `"start"`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -130,9 +152,11 @@ class L1(SeparableDecay):
         name: str | None = None,
         cautious: bool = False,
         metric: str | None = None,
+        anchor: str | keras.Model | None = None,
     ):
         super().__init__(weight_decay, where, coupling, name)
         self.cautious = check_cautious(cautious, self.coupling)
+        self.anchor = check_anchor(anchor)
         self.metric = check_metric(metric, self.coupling)
 
     def shrink_one(self, weight, previous, strength):
@@ -149,6 +173,7 @@ class L1(SeparableDecay):
             **super().get_config(),
             "cautious": self.cautious,
             "metric": self.metric,
+            "anchor": anchor_config(self.anchor),
         }
 
 

@@ -1,5 +1,14 @@
-"""Options that several decays share: cautious, and the optimizer's metric."""
+"""Options that several decays share: cautious, metric and anchor."""
 
+import os
+import re
+import warnings
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_wd import backend
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_flag
 
@@ -47,3 +56,123 @@ def check_metric(metric: str | None, coupling: str) -> str | None:
             "coupling='coupled'. Use coupling='decoupled' or 'independent'."
         )
     return metric
+
+
+def check_anchor(anchor: str | keras.Model | None) -> str | keras.Model | None:
+    """Return what a decay pulls toward, or raise.
+
+    None is zero, `"start"` the weights when the optimizer is built; else the
+    weights of the same names of a built model, or of a `.keras` file.
+
+    Raises:
+        ValueError: if it is none of these, or the file is not there.
+    """
+    if anchor is None or isinstance(anchor, keras.Model):
+        return anchor
+    if isinstance(anchor, os.PathLike):
+        anchor = os.fspath(anchor)
+    if isinstance(anchor, str) and (
+        anchor == "start"
+        or (anchor.endswith(".keras") and os.path.isfile(anchor))
+    ):
+        return anchor
+    raise ValueError(
+        "`anchor` must be None, 'start', a built model or the path of an "
+        f"existing .keras file. Received: anchor={anchor!r}"
+    )
+
+
+def anchor_config(anchor: str | keras.Model | None) -> str | None:
+    """An anchor as plain Python: a model's weights are in the saved state."""
+    return "start" if isinstance(anchor, keras.Model) else anchor
+
+
+def restored_anchor(anchor: str | None) -> str | None:
+    """The anchor of a configuration, which may come from another machine."""
+    if anchor in (None, "start") or os.path.isfile(anchor):
+        return anchor
+    warnings.warn(
+        f"The file of anchor={anchor!r} is not here: the anchors are those of "
+        "the saved optimizer, or the weights the optimizer is built for.",
+        stacklevel=3,
+    )
+    return "start"
+
+
+def anchor_values(
+    anchor: str | keras.Model,
+    variables: Sequence[keras.Variable],
+    selected: Sequence[int],
+) -> list[np.ndarray]:
+    """The weights to pull the selected variables toward.
+
+    In a model or a file it is the weight whose path ends in the same layer and
+    name. Models made by the same code twice have other automatic names
+    (`dense_2` for `dense`): if the names do not fit, and all variables have
+    the same shapes in the same order, it is the weight in the same place.
+
+    Args:
+        anchor: "start", a model or a file.
+        variables: those of the optimizer.
+        selected: the positions of those that decay.
+
+    Raises:
+        ValueError: if the model does not fit, or a weight has no value yet.
+    """
+    chosen = [variables[position] for position in selected]
+    if anchor != "start":
+        if isinstance(anchor, str):
+            anchor = keras.saving.load_model(anchor, compile=False)
+        chosen = _by_name(anchor, chosen) or [
+            _by_place(anchor, variables)[position] for position in selected
+        ]
+    values = [backend.concrete_value(variable) for variable in chosen]
+    for variable, value in zip(chosen, values, strict=True):
+        if value is None:
+            raise ValueError(
+                "`anchor` must be given weights that have values. Received: "
+                f"{variable.path}, which has none yet. Build the model before "
+                "`fit`, for example with keras.Input as its first layer."
+            )
+    return [np.array(value) for value in values]
+
+
+def _by_name(model, variables):
+    """The weights of the same names, or None if one is missing."""
+    twins = []
+    for variable in variables:
+        found = [o for o in model.weights if _ending(o) == _ending(variable)]
+        if len(found) > 1:
+            found = [o for o in found if o.path == variable.path]
+        if len(found) != 1 or found[0].shape != variable.shape:
+            return None
+        twins += found
+    return twins
+
+
+def _by_place(model, variables):
+    def described(weights):
+        return [
+            (re.sub(r"_\d+(?=/)", "", _ending(w)), tuple(w.shape))
+            for w in weights
+        ]
+
+    twins = model.trainable_variables
+    ours, theirs = described(variables), described(twins)
+    if ours != theirs:
+        missing = [f"{n} {s}" for n, s in ours if (n, s) not in theirs]
+        raise ValueError(
+            "`anchor` must be a model with the weights of the one that trains. "
+            f"Received: {model.name}, without {', '.join(missing[:3])}"
+            f"{' and more' if len(missing) > 3 else ''}. Give the layers of "
+            "both the same names, or leave weights out with `where=`."
+            if missing
+            else "`anchor` must be a model whose layers have the names of "
+            "those that train, or are in the same order. Received: "
+            f"{model.name}, with the same weights in another order."
+        )
+    return twins
+
+
+def _ending(variable):
+    return "/".join(variable.path.split("/")[-2:])

@@ -1,8 +1,12 @@
-"""Writing decayed weights back, and what rounding takes from them."""
+"""What the wrapper keeps beside the weights, and how it writes them back."""
+
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
+from keras_wd.decays.decay import Decay
+from keras_wd.decays.options import anchor_values
 from keras_wd.ops.precision import LOW_PRECISION
 from keras_wd.where import path_of
 
@@ -39,6 +43,49 @@ def rounded_off(value, unrounded):
     still = ops.equal(ops.cast(unrounded, value.dtype), value)
     rest = unrounded - ops.cast(value, "float32")
     return ops.where(still, rest, ops.zeros_like(rest))
+
+
+def add_anchors(
+    optimizer: keras.optimizers.Optimizer,
+    key: str,
+    rule: Decay,
+    variables: Sequence[keras.Variable],
+    selected: Sequence[int],
+) -> list[keras.Variable | None]:
+    """A copy of what a decay pulls each of its variables toward.
+
+    Args:
+        optimizer: which keeps the copies.
+        key: the name of the decay.
+        rule: the decay.
+        variables: those of the optimizer.
+        selected: the positions the decay acts on.
+
+    Returns:
+        By position, a variable of the same shape, dtype and layout; None for
+        what is pulled toward zero or not at all.
+    """
+    anchors = [None] * len(variables)
+    if rule.anchor is None:
+        return anchors
+    values = anchor_values(rule.anchor, variables, selected)
+    for position, value in zip(selected, values, strict=True):
+        variable = variables[position]
+        anchors[position] = optimizer.add_variable(
+            shape=variable.shape,
+            initializer=_given(value),
+            dtype=variable.dtype,
+            layout=getattr(variable, "_layout", None),
+            name=f"{path_of(variable).replace('/', '_')}_{key}_anchor",
+        )
+    return anchors
+
+
+def _given(value):
+    def initializer(shape, dtype=None):
+        return ops.convert_to_tensor(value, dtype=dtype)
+
+    return initializer
 
 
 def assign_weights(

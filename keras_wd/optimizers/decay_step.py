@@ -27,6 +27,8 @@ class DecayStep:
         variables: the variables with a gradient, by position.
         divided_by: a function of a position: what the inner step divided the
             gradient of each of its weights by, for decays in its metric.
+        anchors: by name of the rule and position, what it pulls toward, or
+            None for zero.
         unrounded: by position, the weights of a low-precision variable before
             they were rounded, or None.
         loss_scale: the factor the gradients still carry, or None.
@@ -41,11 +43,13 @@ class DecayStep:
         learning_rate,
         variables: Mapping[int, keras.Variable],
         divided_by: Callable,
+        anchors: Mapping[str, Sequence[keras.Variable | None]],
         unrounded: Sequence[keras.Variable | None],
         loss_scale: float | None,
     ):
         self._variables = variables
         self._divided_by = divided_by
+        self._anchors = anchors
         # Before the inner step, while the variables are what was rounded.
         self._rests = {
             position: rounded_off(
@@ -62,15 +66,15 @@ class DecayStep:
             if not positions:
                 continue
             if rule.coupling == "coupled":
-                self._coupled.append((rule, positions, rates[key]))
+                self._coupled.append((key, rule, positions, rates[key]))
                 continue
             strength = rates[key]
             if rule.coupling == "decoupled":
                 strength = learning_rate * strength
-            self._shrinking.append((rule, positions, strength))
+            self._shrinking.append((key, rule, positions, strength))
         self._previous = {
             position: self._weights(position)
-            for rule, positions, _ in self._shrinking
+            for _, rule, positions, _ in self._shrinking
             if rule.needs_previous or rule.cautious
             for position in positions
         }
@@ -80,8 +84,10 @@ class DecayStep:
         gradients = dict(gradients)
         # The inner optimizer divides by the loss scale and adds up replicas.
         scale = (self._loss_scale or 1.0) / backend.replica_count()
-        for rule, positions, rate in self._coupled:
-            terms = rule.gradient([self._weights(p) for p in positions])
+        for key, rule, positions, rate in self._coupled:
+            terms = rule.gradient(
+                [self._from_anchor(key, p, self._weights(p)) for p in positions]
+            )
             for position, term in zip(positions, terms, strict=True):
                 # A sparse gradient becomes dense: every row decays.
                 dense = ops.convert_to_tensor(gradients[position], sparse=False)
@@ -93,42 +99,66 @@ class DecayStep:
         """The decayed weights by position, in the dtype of computation."""
         stepped = {
             position: self._weights(position)
-            for _, positions, _ in self._shrinking
+            for _, _, positions, _ in self._shrinking
             for position in positions
         }
         current = dict(stepped)
-        for rule, positions, strength in self._shrinking:
-            shrunk = self._shrunk(rule, positions, strength, current)
-            if rule.cautious:
-                shrunk = [
-                    cautious(
+        for key, rule, positions, strength in self._shrinking:
+            decayed = self._shrunk(key, rule, positions, strength, current)
+            for position, weights in zip(positions, decayed, strict=True):
+                if rule.cautious:
+                    weights = cautious(
                         weights,
                         current[position],
-                        stepped[position],
-                        self._previous[position],
+                        self._from_anchor(key, position, stepped[position]),
+                        self._from_anchor(
+                            key, position, self._previous[position]
+                        ),
                     )
-                    for position, weights in zip(positions, shrunk, strict=True)
-                ]
-            current.update(zip(positions, shrunk, strict=True))
+                current[position] = weights
         return current
 
-    def _shrunk(self, rule, positions, strength, current):
-        weights = [current[position] for position in positions]
-        previous = []
-        if rule.needs_previous:
-            previous = [self._previous[position] for position in positions]
+    def _shrunk(self, key, rule, positions, strength, current):
+        def differences(values):
+            return [self._from_anchor(key, p, values[p]) for p in positions]
+
+        weights = differences(current)
+        previous = differences(self._previous) if rule.needs_previous else []
         if rule.metric is None:
             strength = ops.cast(strength, weights[0].dtype)
-            return rule.shrink(weights, previous, strength)
+            shrunk = rule.shrink(weights, previous, strength)
+        else:
+            shrunk = [
+                rule.shrink_one(
+                    weight,
+                    None,
+                    ops.cast(strength, weight.dtype)
+                    / ops.cast(self._divided_by(position), weight.dtype),
+                )
+                for position, weight in zip(positions, weights, strict=True)
+            ]
+        if rule.anchor is None:
+            return shrunk
+        # What the decay changed, added to the weights: at strength zero it is
+        # nothing, and a difference that became zero ends at the anchor.
         return [
-            rule.shrink_one(
-                weight,
-                None,
-                ops.cast(strength, weight.dtype)
-                / ops.cast(self._divided_by(position), weight.dtype),
+            ops.where(
+                ops.equal(after, 0),
+                self._anchor(key, position, after.dtype),
+                current[position] + (after - before),
             )
-            for position, weight in zip(positions, weights, strict=True)
+            for position, after, before in zip(
+                positions, shrunk, weights, strict=True
+            )
         ]
+
+    def _from_anchor(self, key, position, weights):
+        if self._anchors[key][position] is None:
+            return weights
+        return weights - self._anchor(key, position, weights.dtype)
+
+    def _anchor(self, key, position, dtype):
+        return ops.cast(backend.snapshot(self._anchors[key][position]), dtype)
 
     def _weights(self, position):
         """A variable's value now, with what rounding took from it."""

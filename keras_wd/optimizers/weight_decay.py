@@ -17,6 +17,7 @@ from keras_wd import backend
 from keras_wd.decays.decay import Decay
 from keras_wd.errors import check_name
 from keras_wd.optimizers import clipping
+from keras_wd.optimizers.assignment import add_anchors
 from keras_wd.optimizers.assignment import add_unrounded
 from keras_wd.optimizers.assignment import assign_weights
 from keras_wd.optimizers.averages import add_fingerprint
@@ -142,6 +143,10 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self.inner_optimizer.build(variables)
         with building_its_own(self):
             super().build(variables)
+        self._anchors = [
+            add_anchors(self, key, rule, variables, self._selected[key])
+            for key, rule in self.decays.items()
+        ]
         decayed = {i for chosen in self._selected.values() for i in chosen}
         self._unrounded = [
             add_unrounded(self, variable) if index in decayed else None
@@ -276,6 +281,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             learning_rate=ops.cast(inner.learning_rate, "float32"),
             variables=reached,
             divided_by=functools.partial(divided_by, inner),
+            anchors=dict(zip(self.decays, self._anchors, strict=True)),
             unrounded=self._unrounded,
             loss_scale=self.loss_scale_factor,
         )
