@@ -10,6 +10,7 @@ if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow import assign_now
     from keras_wd.backend.tensorflow import concrete_value
     from keras_wd.backend.tensorflow import is_traced
+    from keras_wd.backend.tensorflow import outside_program
     from keras_wd.backend.tensorflow import replica_count
     from keras_wd.backend.tensorflow import snapshot
     from keras_wd.backend.tensorflow import tracing_for_xla
@@ -17,6 +18,7 @@ elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax import assign_now
     from keras_wd.backend.jax import concrete_value
     from keras_wd.backend.jax import is_traced
+    from keras_wd.backend.jax import outside_program
     from keras_wd.backend.jax import replica_count
     from keras_wd.backend.jax import snapshot
     from keras_wd.backend.jax import tracing_for_xla
@@ -24,6 +26,7 @@ else:
     from keras_wd.backend.eager import assign_now
     from keras_wd.backend.eager import concrete_value
     from keras_wd.backend.eager import is_traced
+    from keras_wd.backend.eager import outside_program
     from keras_wd.backend.eager import replica_count
     from keras_wd.backend.eager import snapshot
     from keras_wd.backend.eager import tracing_for_xla
@@ -32,6 +35,7 @@ __all__ = [
     "assign_now",
     "concrete_value",
     "is_traced",
+    "outside_program",
     "replica_count",
     "snapshot",
     "tracing_for_xla",

@@ -1,5 +1,7 @@
 """Backends that run operation by operation and change tensors in place."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
@@ -28,6 +30,11 @@ def replica_count() -> int:
 def is_traced(tensor) -> bool:
     """Whether a tensor stands for a value; never here."""
     return False
+
+
+def outside_program():
+    """A context in which operations run now; optimizers are built there."""
+    return contextlib.nullcontext()
 
 
 def tracing_for_xla() -> bool:

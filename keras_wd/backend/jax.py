@@ -1,5 +1,7 @@
 """What is particular to JAX."""
 
+import contextlib
+
 import jax
 import keras
 import numpy as np
@@ -29,6 +31,11 @@ def replica_count() -> int:
 def is_traced(tensor) -> bool:
     """Whether a tensor stands for a value in a program that is made."""
     return isinstance(tensor, jax.core.Tracer)
+
+
+def outside_program():
+    """A context in which operations run now; optimizers are built there."""
+    return contextlib.nullcontext()
 
 
 def tracing_for_xla() -> bool:

@@ -47,6 +47,11 @@ def is_traced(tensor) -> bool:
     return not tf.executing_eagerly()
 
 
+def outside_program():
+    """A context in which operations run now, also while one is traced."""
+    return tf.init_scope()
+
+
 def tracing_for_xla() -> bool:
     """Whether the operations being traced will be fused by XLA."""
     # TensorFlow marks the graphs of `jit_compile=True` functions with an XLA

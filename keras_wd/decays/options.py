@@ -122,7 +122,8 @@ def anchor_values(
     chosen = [variables[position] for position in selected]
     if anchor != "start":
         if isinstance(anchor, str):
-            anchor = keras.saving.load_model(anchor, compile=False)
+            with backend.outside_program():
+                anchor = keras.saving.load_model(anchor, compile=False)
         chosen = _by_name(anchor, chosen) or [
             _by_place(anchor, variables)[position] for position in selected
         ]
