@@ -22,7 +22,10 @@ class _Named(WeightDecay):
 
     def __init__(self, inner_class, decay, name, **kwargs):
         ema = {key: kwargs.pop(key) for key in _EMA_ARGUMENTS if key in kwargs}
-        super().__init__(inner_class(**kwargs), decay, name=name, **ema)
+        # Orbax goes by the paths of variables, which begin with this name: an
+        # automatic one is another in every optimizer.
+        inner = inner_class(name=inner_class.__name__.lower(), **kwargs)
+        super().__init__(inner, decay, name=name, **ema)
 
     def get_config(self) -> dict:
         """The constructor's arguments as plain Python."""

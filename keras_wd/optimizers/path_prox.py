@@ -85,7 +85,9 @@ class PathProx(WeightDecay):
             rules.append(L2(rate, where=where, coupling="coupled"))
         ema = {key: kwargs.pop(key) for key in _EMA_ARGUMENTS if key in kwargs}
         inner = keras.optimizers.SGD(
-            learning_rate=check_learning_rate(learning_rate), **kwargs
+            learning_rate=check_learning_rate(learning_rate),
+            name="sgd",  # see `_Named`
+            **kwargs,
         )
         super().__init__(inner, rules, name=name, **ema)
         self._rest = where

@@ -47,3 +47,12 @@ def test_biases_are_those_of_plain_adam():
     ours = trained(optimizers.PAdam(0.01, weight_decay=0.5), batches=1)
     assert_equal(plain[1::2], ours[1::2])
     assert np.any(plain[0] != ours[0])
+
+
+def test_variables_have_the_same_paths_in_every_optimizer():
+    # Orbax finds the state of a checkpoint by them.
+    for make in (optimizers.SGDW, optimizers.PAdam):
+        first, second = make(name="one"), make(name="one")
+        paths = [v.path for v in first.variables]
+        assert paths == [v.path for v in second.variables]
+        assert len(set(paths)) == len(paths)

@@ -73,7 +73,11 @@ class StandIns:
             return optimizer
         self.made += 1
         # What the wrapper does itself is taken from the optimizer.
-        rate, optimizer.weight_decay = optimizer.weight_decay, None
+        rate = optimizer.weight_decay
+        if rate:
+            optimizer.weight_decay = 0.0
+        if getattr(optimizer, "adam_weight_decay", None):
+            optimizer.adam_weight_decay = 0.0
         use_ema, optimizer.use_ema = optimizer.use_ema, False
         average = {"use_ema": use_ema}
         if use_ema:
