@@ -7,12 +7,17 @@ what they are called with, computes its loss once on placeholders.
 """
 
 import dataclasses
+import math
 import threading
 import warnings
+from collections.abc import Mapping
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_wd.masks import mask_of
 
 # Keras's wrapper of functions, which has no public name.
 _FunctionLoss = keras.losses.MeanSquaredError.__base__
@@ -65,19 +70,35 @@ class Term(OutputLoss):
     prediction: object
     sample_weight: object
 
+    @property
+    def mask(self):
+        """The prediction's mask, or None."""
+        return mask_of(self.prediction)
+
     def value(self):
         """`weight * loss`, as Keras adds it up: float32."""
         value = self.loss(self.target, self.prediction, self.sample_weight)
         return self.weight * ops.cast(value, "float32")
 
-    def element_weights(self):
-        """The c in `loss = sum c * values`, without `weight`: float32.
+    def element_weights(self, shape: Sequence[int] | None = None):
+        """The c in `loss = sum c * values`, without `weight`.
 
-        `values` is the loss of every element (an example, a token, a pixel),
-        of shape `prediction.shape[:-1]`; the weights and masks are in c, and
+        `values` is what the loss's `call` returns: the loss of every element
+        (an example, a token, a pixel). The weights and masks are in c, and
         what the reduction divides by. A padded or ignored element has 0.
+
+        Args:
+            shape: of the values; that of the prediction without its last
+                axis if None. A loss that is one number already has the
+                shape ().
+
+        Returns:
+            The c of this shape, float64 for such a prediction and float32
+            for any other.
         """
-        return _element_weights(self)
+        if shape is None:
+            shape = self.prediction.shape[:-1]
+        return _element_weights(self, tuple(shape))
 
 
 class CompiledLoss:
@@ -95,7 +116,7 @@ class CompiledLoss:
         weights = None
         if loss is None:
             loss = getattr(model, "loss", None)
-            weights = _loss_weights(model)
+            weights = loss_weights_of(model)
         if loss is None:
             raise ValueError(
                 "`model` must be compiled with a loss. Received: "
@@ -160,7 +181,8 @@ class CompiledLoss:
         return self._pairs[key]
 
 
-def _loss_weights(model):
+def loss_weights_of(model: keras.Model):
+    """What `compile` was given as `loss_weights`."""
     with warnings.catch_warnings():
         # About other parts of the configuration, such as a lambda.
         warnings.simplefilter("ignore")
@@ -248,36 +270,46 @@ def _crossentropy(target, prediction):
     return keras.losses.categorical_crossentropy
 
 
-def _element_weights(term):
-    prediction, settings = term.prediction, term.settings
-    reduction, shape = settings["reduction"], ops.shape(prediction)[:-1]
-    weights = ops.ones(shape, "float32")
-    count = ops.cast(ops.size(weights), "float32")
-    mask, factor = _mask(term, settings), None
+def _element_weights(term, shape):
+    settings = term.settings
+    reduction = settings["reduction"]
+    dtype = keras.backend.standardize_dtype(term.prediction.dtype)
+    dtype = dtype if dtype == "float64" else "float32"
+    weights = ops.ones(shape, dtype)
+    mask = _mask(term, settings)
+    factor = None
     if mask is not None:
-        factor = ops.cast(mask, "float32")
+        factor = ops.cast(mask, dtype)
         if reduction in ("mean", "sum_over_batch_size"):
-            total = ops.cast(ops.size(factor), "float32")
-            factor = factor * ops.divide_no_nan(total, ops.sum(factor))
+            total = math.prod(factor.shape)
+            factor = factor * ops.divide_no_nan(
+                ops.cast(total, dtype), ops.sum(factor)
+            )
     if term.sample_weight is not None:
-        given = ops.cast(term.sample_weight, "float32")
+        given = ops.cast(term.sample_weight, dtype)
         if factor is not None:
             factor, given = _same_rank(factor, given)
             given = given * factor
         factor = given
     if factor is not None:
         weights, factor = _same_rank(weights, factor)
-        weights = ops.reshape(weights * factor, shape)
+        weights = weights * factor
+    elements = math.prod(weights.shape)
+    if shape:
+        weights = ops.reshape(weights, shape)
+    else:
+        # Keras adds such a number up as often as it has weights.
+        weights = ops.sum(weights)
     if reduction in ("sum", "none", None):
         return weights
     if reduction == "mean_with_sample_weight" and factor is not None:
-        count = ops.sum(factor)
-    return ops.divide_no_nan(weights, count)
+        return ops.divide_no_nan(weights, ops.sum(factor))
+    return weights / elements
 
 
-def _mask(term, settings):
+def _mask(term, settings: Mapping):
     """Which elements count: by the output's mask and by `ignore_class`."""
-    mask = getattr(term.prediction, "_keras_mask", None)
+    mask = term.mask
     ignored = settings.get("ignore_class")
     if ignored is None or term.target is None:
         return mask

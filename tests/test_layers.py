@@ -28,8 +28,9 @@ ALLOWED = {
     "backend": {"errors", "ops"},
     "decays": {"backend", "errors", "ops", "patterns", "schedules", "where"},
     "graph": {"backend", "decays", "errors", "ops", "where"},
-    "losses": {"errors"},
-    "kfac": {"backend", "errors", "losses", "ops", "where"},
+    "masks": set(),
+    "losses": {"errors", "masks"},
+    "kfac": {"backend", "errors", "losses", "masks", "ops", "where"},
     "optimizers": {
         *("backend", "decays", "errors", "graph", "kfac", "losses", "ops"),
         *("schedules", "where"),

@@ -7,6 +7,7 @@
 `traced`      running a function without computing anything
 `cholesky`    a factorisation that returns NaN instead of raising
 `read`        a variable's value
+`dense`       a tensor whose every row is there
 `scope`       where variables of a model's optimizer are created
 `sum_over_replicas`  of gradients inside a step
 `xla_pays_for_few_runs`  whether to compile a measurement by XLA
@@ -18,6 +19,7 @@ import keras
 if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow_curvature import cholesky
     from keras_wd.backend.tensorflow_curvature import compiled
+    from keras_wd.backend.tensorflow_curvature import dense
     from keras_wd.backend.tensorflow_curvature import for_each
     from keras_wd.backend.tensorflow_curvature import jvp
     from keras_wd.backend.tensorflow_curvature import read
@@ -29,6 +31,7 @@ if keras.backend.backend() == "tensorflow":
 elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax_curvature import cholesky
     from keras_wd.backend.jax_curvature import compiled
+    from keras_wd.backend.jax_curvature import dense
     from keras_wd.backend.jax_curvature import for_each
     from keras_wd.backend.jax_curvature import jvp
     from keras_wd.backend.jax_curvature import read
@@ -40,6 +43,7 @@ elif keras.backend.backend() == "jax":
 else:
     from keras_wd.backend.no_curvature import cholesky
     from keras_wd.backend.no_curvature import compiled
+    from keras_wd.backend.no_curvature import dense
     from keras_wd.backend.no_curvature import for_each
     from keras_wd.backend.no_curvature import jvp
     from keras_wd.backend.no_curvature import read
@@ -60,6 +64,7 @@ def require(name: str) -> None:
 __all__ = [
     "cholesky",
     "compiled",
+    "dense",
     "for_each",
     "jvp",
     "read",

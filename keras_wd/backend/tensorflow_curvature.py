@@ -146,3 +146,21 @@ def sum_over_replicas(tensors: Sequence) -> list:
     if context is None or context.num_replicas_in_sync == 1:
         return list(tensors)
     return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+
+
+def dense(tensor):
+    """The tensor, filled with zeros where it is sparse.
+
+    Raises:
+        ValueError: if it is ragged.
+    """
+    if isinstance(tensor, tf.RaggedTensor):
+        raise ValueError(
+            "`x` must not be ragged: K-FAC needs every example to have the "
+            f"same rows. Received: a ragged tensor of shape {tensor.shape}. "
+            "Pad it by `to_tensor()`, with Masking or "
+            "Embedding(mask_zero=True) as the first layer."
+        )
+    if isinstance(tensor, tf.SparseTensor):
+        return tf.sparse.to_dense(tensor)
+    return tensor

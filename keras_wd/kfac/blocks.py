@@ -20,6 +20,8 @@ from keras import ops
 from keras_wd.kfac.packing import Packing
 from keras_wd.ops import kronecker
 
+SHARING = ("expand", "reduce")
+
 
 @dataclasses.dataclass(frozen=True)
 class Block(abc.ABC):
@@ -94,14 +96,17 @@ class KroneckerBlock(Block):
         packing: how the variables form the matrix.
         diagonal_inputs: keep only the diagonal of A.
         diagonal_outputs: keep only the diagonal of S.
+        sharing: "expand", every row for itself; "reduce", the mean row into
+            the layer and the sum of the rows out of it, per example.
 
     Source: Martens and Grosse, 2015, section 3; Grosse and Martens, 2016,
-    section 3 for convolutions.
+    section 3 for convolutions; Eschenhagen et al., 2023, for "reduce".
     """
 
     packing: Packing
     diagonal_inputs: bool = False
     diagonal_outputs: bool = False
+    sharing: str = "expand"
 
     def factors(self) -> dict[str, tuple[int, ...]]:
         """The shapes of A and S."""

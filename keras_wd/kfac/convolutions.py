@@ -54,6 +54,13 @@ class ConvReader(MatrixReader):
         grouped = ops.transpose(ops.reshape(patches, split), (0, 2, 1, 3))
         return ops.reshape(grouped, (-1, packing.groups, packing.inputs))
 
+    def places(self, layer: keras.Layer, inputs, gradient) -> tuple[int, ...]:
+        """The examples and the places of the output."""
+        shape = tuple(gradient.shape)
+        if layer.data_format == "channels_last":
+            return shape[:-1]
+        return (shape[0], *shape[2:])
+
     def output_rows(self, layer: keras.Layer, packing: Packing, grads, dtype):
         """One row per place of the output."""
         rows = moments.flat_rows(self._channels_last(layer, grads), dtype)

@@ -137,6 +137,30 @@ class Bernoulli(Distribution):
         return scale * _unit(outputs, index)
 
 
+@dataclasses.dataclass(frozen=True)
+class Poisson(Distribution):
+    """Counts of mean z: M = diag(1/z) / k.
+
+    Convention: the 1/k is the mean Keras takes over the last axis.
+    """
+
+    def _root(self, outputs):
+        rates = ops.maximum(outputs, keras.config.epsilon())
+        return ops.rsqrt(rates * outputs.shape[-1])
+
+    def drawn(self, outputs, seed: keras.random.SeedGenerator):
+        """Random signs by the root of M: counts have no bounded sampler."""
+        noise = keras.random.uniform(
+            ops.shape(outputs), dtype=outputs.dtype, seed=seed
+        )
+        root = self._root(outputs)
+        return ops.where(noise < 0.5, -root, root)
+
+    def column(self, outputs, index: int):
+        """`e_j / sqrt(k z_j)`."""
+        return self._root(outputs) * _unit(outputs, index)
+
+
 def _clipped(probabilities):
     """Within Keras's epsilon of 0 and 1, as in its losses."""
     epsilon = keras.config.epsilon()

@@ -90,6 +90,15 @@ class EinsumReader(MatrixReader):
         labels, _, _, shared, summed, _ = self._labels(layer, len(inputs.shape))
         return self._rows(inputs, labels, shared, summed, packing, dtype)
 
+    def places(self, layer: keras.Layer, inputs, gradient) -> tuple[int, ...]:
+        """The axes of the labels that count rows."""
+        labels, _, _, shared, summed, _ = self._labels(layer, len(inputs.shape))
+        return tuple(
+            size
+            for label, size in zip(labels, inputs.shape, strict=True)
+            if label not in shared + summed
+        )
+
     def output_rows(self, layer: keras.Layer, packing: Packing, grads, dtype):
         """Labels that are neither groups nor outputs count rows."""
         rank = len(grads.shape)

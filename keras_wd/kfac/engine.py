@@ -9,13 +9,13 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import curvature as seam
-from keras_wd.kfac.estimators import metrics_of
-from keras_wd.kfac.losses import output_losses
+from keras_wd.kfac.objective import Objective
 from keras_wd.kfac.programs import Inversion
 from keras_wd.kfac.programs import Measurement
 from keras_wd.kfac.registration import Registration
 from keras_wd.kfac.registration import register
 from keras_wd.kfac.state import BlockState
+from keras_wd.losses import loss_weights_of
 
 
 class Engine:
@@ -27,6 +27,7 @@ class Engine:
         limit: factors larger than this are diagonal.
         seed: where labels and signs are drawn from.
         add_variable: `Optimizer.add_variable`.
+        sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Engine:
         limit: int,
         seed: keras.random.SeedGenerator,
         add_variable: Callable,
+        sharing: str = "expand",
     ):
         self.registration = None
         self.state = None
@@ -43,6 +45,7 @@ class Engine:
         self._estimator = estimator
         self._decay = decay
         self._limit = limit
+        self._sharing = sharing
         self._seed = seed
         self._add_variable = add_variable
         self._ids = ()
@@ -84,8 +87,10 @@ class Engine:
             )
         variables = [by_id[key] for key in self._ids]
         positions = {key: i for i, key in enumerate(self._ids)}
-        x = _tensors(x)
-        found, layers = register(model, x, positions, variables, self._limit)
+        x = _tensors(x, _is_wide(model))
+        found, layers, outputs = register(
+            model, x, positions, variables, self._limit, self._sharing
+        )
         if self.registration is None:
             self.registration = found
             with seam.scope(model):
@@ -96,7 +101,7 @@ class Engine:
                 f"Received: model={model.name!r} with other blocks. Create a "
                 "new KFAC for a new model."
             )
-        self._layers = (id(model), layers)
+        self._layers = (id(model), layers, outputs)
         self._measurements = {}
 
     def measure(
@@ -104,48 +109,43 @@ class Engine:
     ) -> None:
         """Move the averages by the curvature of one batch."""
         start = time.perf_counter()
-        x, y, sample_weight = (_tensors(part) for part in batch)
+        x, y, sample_weight = batch
+        wide = _is_wide(model)
+        x, sample_weight = _tensors(x, wide), _tensors(sample_weight, wide)
         self.register(model, x)
-        chosen = getattr(model, "loss", None) if loss is None else loss
-        # The objects are kept so that their ids stay theirs.
-        key = (id(chosen), getattr(model, "jit_compile", True))
-        if key not in self._measurements:
-            self._measurements[key] = (chosen, self._program(model, loss))
-        if self._estimator != "empirical":
+        objective, program = self._program(model, loss)
+        if not objective.uses_labels:
             y = None
         elif y is None:
             raise ValueError(
-                "`y` must be given for estimator='empirical'. Received: y=None."
+                "`y` must be given for a loss with `ignore_class` and for "
+                f"estimator={self._estimator!r}. Received: y=None."
             )
-        self._measurements[key][1]((x, y, sample_weight), first_pass)
+        program((x, _tensors(y, wide), sample_weight), first_pass)
         self.seconds["curvature"] += time.perf_counter() - start
 
     def _program(self, model, loss):
-        losses = None
-        if self._estimator.startswith("gauss_newton"):
-            if loss is not None or getattr(model, "loss", None) is not None:
-                losses = output_losses(model, loss)
-        else:
-            losses = output_losses(model, loss)
-            if losses is None:
-                raise ValueError(
-                    "`model` must be compiled with a loss, or `loss` given, "
-                    f"for estimator={self._estimator!r}. Received: "
-                    "loss=None."
-                )
-        if self._estimator != "empirical":
+        """The program for the loss the model is compiled with now."""
+        chosen = getattr(model, "loss", None) if loss is None else loss
+        weights = None if loss is not None else loss_weights_of(model)
+        jit_compile = getattr(model, "jit_compile", True)
+        # The loss is kept so that its id stays its own.
+        key = (id(chosen), repr(chosen), repr(weights), jit_compile)
+        if key not in self._measurements:
+            _, layers, outputs = self._layers
             # Refusals come now, and not while the program is traced.
-            count = len(losses) if losses else 1
-            metrics_of(self._estimator, losses, count)
-        return Measurement(
-            model,
-            self._layers[1],
-            self.state,
-            losses,
-            self._estimator,
-            self._decay,
-            self._seed,
-        )
+            objective = Objective(model, self._estimator, loss, outputs)
+            program = Measurement(
+                model,
+                layers,
+                self.state,
+                objective,
+                self._estimator,
+                self._decay,
+                self._seed,
+            )
+            self._measurements[key] = (chosen, objective, program)
+        return self._measurements[key][1:]
 
     def invert(self, damping: float, jit_compile: bool) -> None:
         """Renew the inverses from the averages.
@@ -219,17 +219,34 @@ class Engine:
             self.registration = Registration.from_config(config)
 
 
-def _tensors(structure):
-    """Arrays as tensors, floats in Keras's float type as in `fit`."""
+def _is_wide(model):
+    """Whether the model computes in float64."""
+    return any(
+        keras.backend.standardize_dtype(variable.dtype) == "float64"
+        for variable in model.trainable_variables
+    )
+
+
+def _tensors(structure, wide=False):
+    """Arrays as tensors, floats in Keras's float type as in `fit`.
+
+    Args:
+        structure: of arrays.
+        wide: whether float64 stays float64.
+    """
     if structure is None:
         return None
 
     def convert(array):
+        if array is None:
+            return None
         if ops.is_tensor(array):
-            return array
+            return seam.dense(array)
         array = np.asarray(array)
-        floating = array.dtype.kind == "f"
-        dtype = keras.config.floatx() if floating else None
+        if array.dtype.kind != "f":
+            return ops.convert_to_tensor(array)
+        keep = wide and array.dtype == "float64"
+        dtype = "float64" if keep else keras.config.floatx()
         return ops.convert_to_tensor(array, dtype=dtype)
 
     return keras.tree.map_structure(convert, structure)

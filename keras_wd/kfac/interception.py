@@ -100,23 +100,25 @@ def intercepted(observe: Callable) -> Iterator[None]:
 
     Args:
         observe: function of the layer, its reader, its call as a function of
-            the inputs, the inputs, and whether the call is inside a loop;
-            returns the outputs.
+            the inputs (and of a twin of the layer to call instead), the
+            inputs, and whether the call is inside a loop; returns the
+            outputs. Calls of other threads go their own way.
     """
     depth = []
+    thread = threading.get_ident()
 
     def watched(original, reader):
         @functools.wraps(original)
         def call(layer, *args, **kwargs):
             # A subclass that calls this from a `call` of its own may do
             # anything with the result.
-            if type(layer).call is not call:
+            if type(layer).call is not call or threading.get_ident() != thread:
                 return original(layer, *args, **kwargs)
             inputs, rest = _first(args, kwargs)
             return observe(
                 layer,
                 reader,
-                lambda x: original(layer, x, *args[1:], **rest),
+                lambda x, one=layer: original(one, x, *args[1:], **rest),
                 inputs,
                 bool(depth),
             )
@@ -126,6 +128,8 @@ def intercepted(observe: Callable) -> Iterator[None]:
     def loop(original):
         @functools.wraps(original)
         def call(layer, *args, **kwargs):
+            if threading.get_ident() != thread:
+                return original(layer, *args, **kwargs)
             depth.append(layer)
             try:
                 return original(layer, *args, **kwargs)

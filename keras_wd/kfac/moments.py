@@ -29,7 +29,7 @@ def second_moment(rows, diagonal: bool):
     return gram(ops.transpose(rows, (1, 0, 2)))
 
 
-def with_constant(moment, sums, count: int):
+def with_constant(moment, sums, count):
     """The moment of rows that end in a 1, from the moment without it.
 
     Saves a copy of all rows, which are many in a convolution.
@@ -37,7 +37,7 @@ def with_constant(moment, sums, count: int):
     Args:
         moment: (..., n, n) or the diagonal (..., n), summed over rows.
         sums: (..., n), sum of the rows.
-        count: number of rows.
+        count: number of rows, or the sum of their weights.
     """
     corner = ops.ones_like(sums[..., :1]) * count
     if len(moment.shape) == len(sums.shape):
@@ -48,17 +48,74 @@ def with_constant(moment, sums, count: int):
     return ops.concatenate([above, below], axis=-2)
 
 
+def weighed(rows, weights):
+    """Rows times the root of their weights, (rows, n) or (rows, groups, n)."""
+    missing = (1,) * (len(rows.shape) - 1)
+    root = ops.cast(ops.sqrt(weights), rows.dtype)
+    return rows * ops.reshape(root, (-1, *missing))
+
+
 def input_factor(uses: Sequence, bias: bool, diagonal: bool):
-    """A: the mean of `a a^T` over the rows of all uses of a layer."""
-    total = sum(second_moment(rows, diagonal) for rows in uses)
-    count = sum(rows.shape[0] for rows in uses)
+    """A: the mean of `a a^T` over the rows of all uses of a layer.
+
+    Args:
+        uses: pairs of rows and of their weights, None where all are one.
+        bias: whether a final 1 belongs to every row.
+        diagonal: the diagonal only.
+    """
+    total = sums = count = 0.0
+    for rows, weights in uses:
+        if weights is None:
+            count = count + rows.shape[0]
+            total = total + second_moment(rows, diagonal)
+            if bias:
+                sums = sums + ops.sum(rows, axis=0)
+            continue
+        weights = ops.cast(weights, rows.dtype)
+        scaled = weighed(rows, weights)
+        count = count + ops.sum(weights)
+        total = total + second_moment(scaled, diagonal)
+        if bias:
+            sums = sums + ops.sum(weighed(scaled, weights), axis=0)
     if bias:
-        sums = sum(ops.sum(rows, axis=0) for rows in uses)
         total = with_constant(total, sums, count)
-    return total / count
+    if isinstance(count, float):
+        return total / count
+    return ops.divide_no_nan(total, count)
 
 
-def output_factor(uses: Sequence, loss_elements: int, diagonal: bool):
+def output_factor(uses: Sequence, loss_elements, diagonal: bool):
     """S: the sum of `g g^T` over the rows of all uses, per loss element."""
     total = sum(second_moment(rows, diagonal) for rows in uses)
-    return total / loss_elements
+    return total / ops.cast(loss_elements, total.dtype)
+
+
+def mean_rows(rows, weights, examples: int):
+    """The mean row of every example, and the example's weight.
+
+    Args:
+        rows: (examples * places, ...), the places of an example together.
+        weights: one per row, or None.
+        examples: how many there are.
+    """
+    places = rows.shape[0] // examples
+    if places == 1:
+        return rows, weights
+    split = ops.reshape(rows, (examples, places, *rows.shape[1:]))
+    if weights is None:
+        return ops.mean(split, axis=1), None
+    weights = ops.reshape(weights, (examples, places))
+    own = ops.mean(weights, axis=1)
+    parts = ops.divide_no_nan(weights, own[:, None] * places)
+    missing = (1,) * (len(rows.shape) - 1)
+    parts = ops.cast(ops.reshape(parts, (*parts.shape, *missing)), rows.dtype)
+    return ops.sum(split * parts, axis=1), own
+
+
+def summed_rows(rows, examples: int):
+    """The sum of the rows of every example, (examples, ...)."""
+    places = rows.shape[0] // examples
+    if places == 1:
+        return rows
+    split = ops.reshape(rows, (examples, places, *rows.shape[1:]))
+    return ops.sum(split, axis=1)

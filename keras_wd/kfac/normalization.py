@@ -9,6 +9,7 @@ from keras import ops
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import ScaleShiftBlock
 from keras_wd.kfac.readers import Reader
+from keras_wd.kfac.readers import twin
 
 
 class NormalizationReader(Reader):
@@ -48,13 +49,7 @@ class NormalizationReader(Reader):
     def run(self, layer: keras.Layer, call: Callable, inputs, tap) -> tuple:
         """Tap the scaled and shifted outputs; the inputs seen are before."""
         scale, shift = self._parameters(layer)
-        saved = {name: vars(layer)[name] for name in self.without}
-        # Past Keras's attribute tracking: this is for one call only.
-        vars(layer).update(self.without)
-        try:
-            normalized = call(inputs)
-        finally:
-            vars(layer).update(saved)
+        normalized = call(inputs, twin(layer, **self.without))
         outputs = normalized
         if scale is not None:
             outputs = outputs * self._broadcast(layer, scale, outputs)
@@ -86,8 +81,9 @@ class NormalizationReader(Reader):
         block: Block,
         seen: Sequence,
         gradients: Sequence,
-        loss_elements: int,
+        loss_elements,
         dtype: str,
+        rows: Sequence,
     ) -> list:
         """Moments of the gradients of every example."""
         scale, shift = self._parameters(layer)
@@ -107,7 +103,7 @@ class NormalizationReader(Reader):
             if len(entries) == 2:
                 entries.append(by_scale * by_shift)
             total = total + ops.sum(ops.stack(entries), axis=1)
-        return [total / loss_elements]
+        return [total / ops.cast(loss_elements, dtype)]
 
     def _per_example(self, layer, tensor):
         """(batch, units): summed over every axis that is not of the units."""

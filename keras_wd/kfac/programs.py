@@ -13,14 +13,15 @@ from keras import ops
 
 from keras_wd.backend import curvature as seam
 from keras_wd.kfac.estimators import cotangents
-from keras_wd.kfac.estimators import metrics_of
 from keras_wd.kfac.interception import intercepted
-from keras_wd.kfac.losses import OutputLoss
-from keras_wd.kfac.losses import loss_elements
-from keras_wd.kfac.losses import total_loss
+from keras_wd.kfac.objective import Importance
+from keras_wd.kfac.objective import Objective
+from keras_wd.kfac.readers import Rows
 from keras_wd.kfac.registration import Seen
 from keras_wd.kfac.registration import run_model
 from keras_wd.kfac.state import BlockState
+from keras_wd.masks import mask_of
+from keras_wd.masks import with_mask
 from keras_wd.ops import kronecker
 
 # Damping of an inversion and of its repetitions: a factor on the damping, and
@@ -35,7 +36,7 @@ class Measurement:
         model: the model.
         layers: what was registered, one per block.
         state: the averages.
-        losses: of the outputs; None where the estimator needs none.
+        objective: the loss whose curvature it is.
         estimator: see `keras_wd.kfac.estimators`.
         decay: weight of the past in the averages.
         seed: where labels and signs are drawn from.
@@ -46,16 +47,20 @@ class Measurement:
         model: keras.Model,
         layers: Sequence[Seen],
         state: BlockState,
-        losses: Sequence[OutputLoss] | None,
+        objective: Objective,
         estimator: str,
         decay: float,
         seed: keras.random.SeedGenerator,
     ):
         self._model = model
-        self._blocks = {id(seen.layer): i for i, seen in enumerate(layers)}
+        self._blocks = {
+            id(layer): index
+            for index, seen in enumerate(layers)
+            for layer in (seen.layer, *seen.others)
+        }
         self._layers = layers
         self._state = state
-        self._losses = losses
+        self._objective = objective
         self._estimator = estimator
         self._decay = decay
         self._seed = seed
@@ -72,72 +77,59 @@ class Measurement:
         return ops.convert_to_numpy(good)
 
     def _measure(self, x, y, sample_weight, first_pass):
-        order = []
+        order, returned = [], []
 
         def forward(tap):
-            seen_inputs = []
+            uses = []
             order.clear()
 
             def observe(layer, reader, call, inputs, in_loop):
                 block = self._blocks.get(id(layer))
                 if block is None:
                     return call(inputs)
+                mask = _mask_of_rows(layer, inputs)
                 outputs, seen = reader.run(layer, call, inputs, tap)
-                seen_inputs.append(seen)
+                uses.append((seen, mask))
                 order.append(block)
                 return outputs
 
             with intercepted(observe):
                 outputs = run_model(self._model, x)
-            if self._estimator == "empirical":
-                outputs = [self._empirical(outputs, y, sample_weight)]
-            return outputs, seen_inputs
+            returned[:] = [keras.tree.map_structure(lambda _: 0, outputs)]
+            flat = keras.tree.flatten(outputs)
+            return flat, (uses, [mask_of(output) for output in flat])
 
-        outputs, seen_inputs, pullback = seam.tapped_vjp(forward)
-        passes, elements = self._vectors(outputs, x, sample_weight)
+        outputs, (uses, masks), pullback = seam.tapped_vjp(forward)
+        masked = map(with_mask, outputs, masks)
+        shares = self._objective.shares(
+            y,
+            keras.tree.pack_sequence_as(returned[0], list(masked)),
+            sample_weight,
+        )
+        passes, scale = cotangents(self._estimator, shares, outputs, self._seed)
         gradients = [pullback(vectors) for vectors in passes]
+        importance = Importance(shares, shares[0].weights.shape[0])
         state = self._state
+        elements = 1.0 / ops.where(scale > 0, scale, ops.ones_like(scale))
         statistics = []
         for index, seen in enumerate(self._layers):
-            uses = [use for use, block in enumerate(order) if block == index]
+            own = [use for use, block in enumerate(order) if block == index]
             statistics.append(
                 seen.reader.statistics(
                     seen.layer,
                     state.blocks[index],
-                    [seen_inputs[use] for use in uses],
-                    [[passed[use] for use in uses] for passed in gradients],
+                    [uses[use][0] for use in own],
+                    [[passed[use] for use in own] for passed in gradients],
                     elements,
                     state.dtypes[index],
+                    [Rows(importance, uses[use][1]) for use in own],
                 )
             )
-        return self._average(statistics, first_pass)
-
-    def _empirical(self, outputs, y, sample_weight):
-        """The summed loss, whose gradients are those of single examples."""
-        count = len(outputs)
-        value = total_loss(
-            self._losses,
-            keras.tree.flatten(y),
-            outputs,
-            _per_output(sample_weight, count),
+        return self._average(
+            statistics, first_pass, _usable(x, outputs, passes, scale)
         )
-        self._elements = loss_elements(outputs[0])
-        return value * self._elements
 
-    def _vectors(self, outputs, x, sample_weight):
-        if self._estimator == "empirical":
-            return [[ops.ones_like(outputs[0])]], self._elements
-        metrics = metrics_of(self._estimator, self._losses, len(outputs))
-        vectors = cotangents(
-            self._estimator,
-            metrics,
-            outputs,
-            _per_output(sample_weight, len(outputs)),
-            self._seed,
-        )
-        return vectors, loss_elements(outputs[0])
-
-    def _average(self, statistics, first_pass):
+    def _average(self, statistics, first_pass, usable):
         """Move the averages; a block with a non-finite statistic waits."""
         state = self._state
         good = [
@@ -146,29 +138,38 @@ class Measurement:
             )
             for factors in statistics
         ]
-        good = ops.stack(good)
+        good = ops.logical_and(ops.stack(good), usable)
         counted = ops.cast(good, "float32")
         updates = seam.read(state.updates) + counted
-        decay = self._decay
-        # A weight that makes the average free of its start; exactly 1 at first.
-        past = ops.power(decay, ops.maximum(updates, 2.0))
-        rates = ops.where(
-            first_pass,
-            1.0 / ops.maximum(updates, 1.0),
-            (1.0 - decay) / (1.0 - past),
-        )
-        rates = ops.where(updates > 1.0, rates, ops.ones_like(rates))
+        rates = {
+            dtype: self._rates(ops.cast(updates, dtype), first_pass)
+            for dtype in set(state.dtypes)
+        }
         for index, factors in enumerate(statistics):
             for variable, factor in zip(
                 state.factors[index], factors, strict=True
             ):
                 old = seam.read(variable)
-                rate = ops.cast(rates[index], old.dtype)
+                rate = rates[state.dtypes[index]][index]
                 new = old + rate * (factor - old)
                 variable.assign(ops.where(good[index], new, old))
         state.updates.assign(updates)
         state.skipped.assign_add(1.0 - counted)
         return good
+
+    def _rates(self, updates, first_pass):
+        """How far every block's average moves."""
+        decay = self._decay
+        # A weight that makes the average free of its start; exactly 1 at first.
+        past = ops.power(
+            ops.cast(decay, updates.dtype), ops.maximum(updates, 2.0)
+        )
+        rates = ops.where(
+            first_pass,
+            1.0 / ops.maximum(updates, 1.0),
+            (1.0 - decay) / (1.0 - past),
+        )
+        return ops.where(updates > 1.0, rates, ops.ones_like(rates))
 
 
 class Inversion:
@@ -185,6 +186,8 @@ class Inversion:
 
     def __init__(self, state: BlockState, jit_compile: bool):
         self._state = state
+        wide = "float64" in state.dtypes
+        self._number = np.float64 if wide else np.float32
         self._program = seam.compiled(
             self._invert,
             reads=state.averages,
@@ -200,8 +203,8 @@ class Inversion:
                 *map(
                     ops.convert_to_tensor,
                     (
-                        np.float32(damping * factor),
-                        np.float32(relative),
+                        self._number(damping * factor),
+                        self._number(relative),
                         ~done,
                         attempt > 0,
                         attempt + 1 == len(ATTEMPTS),
@@ -241,8 +244,27 @@ class Inversion:
         return usable
 
 
-def _per_output(sample_weight, count):
-    if sample_weight is None:
-        return [None] * count
-    weights = keras.tree.flatten(sample_weight)
-    return weights * count if len(weights) == 1 else weights
+def _mask_of_rows(layer, inputs):
+    """Which rows of a layer's output are no padding, or None."""
+    if not layer.supports_masking or not ops.is_tensor(inputs):
+        return None
+    return layer.compute_mask(inputs, mask_of(inputs))
+
+
+def _usable(x, outputs, passes, scale):
+    """Whether a batch has numbers throughout, and a weight at all.
+
+    A fused product may turn a NaN into 0, so that the factors alone do not
+    tell.
+    """
+    floats = [
+        part
+        for part in keras.tree.flatten(x)
+        if keras.backend.is_float_dtype(
+            keras.backend.standardize_dtype(part.dtype)
+        )
+    ]
+    checks = [ops.logical_not(ops.any(ops.isnan(part))) for part in floats]
+    checks += [kronecker.all_finite(output) for output in outputs]
+    checks += [kronecker.all_finite(v) for vectors in passes for v in vectors]
+    return ops.all(ops.stack([*checks, scale > 0]))

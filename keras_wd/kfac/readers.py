@@ -12,6 +12,7 @@ grammar:
 """
 
 import abc
+import math
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from keras import ops
 from keras_wd.kfac import moments
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
+from keras_wd.kfac.objective import Importance
 from keras_wd.kfac.packing import Packing
 
 
@@ -36,8 +38,10 @@ class Reader(abc.ABC):
         """The layer's outputs, and what `statistics` wants of the inputs.
 
         Args:
-            layer: the layer.
-            call: the layer's own call, of the inputs.
+            layer: the layer. It must stay as it is: another thread may call
+                it at the same time. See `twin`.
+            call: the layer's own call, of the inputs and, if it is not the
+                layer itself that runs, of its twin.
             inputs: its first argument.
             tap: function to pass the output before the activation through.
         """
@@ -68,8 +72,9 @@ class Reader(abc.ABC):
         block: Block,
         seen: Sequence,
         gradients: Sequence,
-        loss_elements: int,
+        loss_elements,
         dtype: str,
+        rows: Sequence,
     ) -> list:
         """The batch's factors, from every use of the layer.
 
@@ -77,11 +82,53 @@ class Reader(abc.ABC):
             layer: the layer.
             block: its block.
             seen: what `run` returned of the inputs, per use.
-            gradients: at the taps, per backward pass and use, not divided by
-                the batch size.
-            loss_elements: how many terms the loss is the mean of.
+            gradients: at the taps, per backward pass and use. They are
+                multiplied with the roots of the loss's weights, and not
+                divided by the batch size.
+            loss_elements: what sums of squares of them are divided by: a
+                number, how many terms a plain mean has.
             dtype: of the factors.
+            rows: per use, how much every row counts: see `Rows`.
         """
+
+
+class Rows:
+    """The rows of one use of a layer: how much each counts, and whose it is.
+
+    Args:
+        importance: of the examples and positions, None if all are alike.
+        mask: of the layer's rows, or None.
+    """
+
+    def __init__(self, importance: Importance | None = None, mask=None):
+        self._importance = importance
+        self._mask = mask
+
+    def weights(self, places: Sequence[int]):
+        """One per row, flattened; None if all are alike.
+
+        Args:
+            places: shape of the axes that count rows.
+        """
+        if self._importance is None:
+            return None
+        return self._importance.of_rows(places, self._mask)
+
+    def examples(self, places: Sequence[int]) -> int:
+        """How many examples the rows belong to."""
+        if self._importance is None or places[0] % self._importance.examples:
+            return places[0]
+        return self._importance.examples
+
+
+def twin(layer: keras.Layer, **attributes) -> keras.Layer:
+    """The same layer, variables and all, with other attributes.
+
+    For one call only: Keras's attribute tracking knows nothing of it.
+    """
+    other = object.__new__(type(layer))
+    vars(other).update(vars(layer), **attributes)
+    return other
 
 
 class MatrixReader(Reader):
@@ -99,12 +146,7 @@ class MatrixReader(Reader):
             outputs = tap(outputs)
             return outputs if activation is None else activation(outputs)
 
-        # Past Keras's attribute tracking: this is for one call only.
-        vars(layer)["activation"] = tapped
-        try:
-            return call(inputs), inputs
-        finally:
-            vars(layer)["activation"] = activation
+        return call(inputs, twin(layer, activation=tapped)), inputs
 
     def block(
         self,
@@ -134,27 +176,53 @@ class MatrixReader(Reader):
         block: Block,
         seen: Sequence,
         gradients: Sequence,
-        loss_elements: int,
+        loss_elements,
         dtype: str,
+        rows: Sequence,
     ) -> list:
         """A and S of the batch."""
         packing = block.packing
+        places = [
+            self.places(layer, x, gradient)
+            for x, gradient in zip(seen, gradients[0], strict=True)
+        ]
+        inputs = [
+            (
+                self.input_rows(layer, packing, x, dtype),
+                own.weights(place),
+            )
+            for x, own, place in zip(seen, rows, places, strict=True)
+        ]
+        examples = [
+            own.examples(place) for own, place in zip(rows, places, strict=True)
+        ]
+        outputs = [
+            (self.output_rows(layer, packing, gradient, dtype), count)
+            for uses in gradients
+            for gradient, count in zip(uses, examples, strict=True)
+        ]
+        if block.sharing == "reduce":
+            inputs = [
+                moments.mean_rows(*pair, count)
+                for pair, count in zip(inputs, examples, strict=True)
+            ]
+            outputs = [
+                (moments.summed_rows(*pair), pair[1]) for pair in outputs
+            ]
         return [
             moments.input_factor(
-                [self.input_rows(layer, packing, x, dtype) for x in seen],
-                packing.bias is not None,
-                block.diagonal_inputs,
+                inputs, packing.bias is not None, block.diagonal_inputs
             ),
             moments.output_factor(
-                [
-                    self.output_rows(layer, packing, gradient, dtype)
-                    for uses in gradients
-                    for gradient in uses
-                ],
+                [one for one, _ in outputs],
                 loss_elements,
                 block.diagonal_outputs,
             ),
         ]
+
+    def places(self, layer: keras.Layer, inputs, gradient) -> tuple[int, ...]:
+        """Shape of the axes that count rows, the examples first."""
+        return tuple(gradient.shape[:-1])
 
     @abc.abstractmethod
     def packing(self, layer: keras.Layer, seen, bias: bool) -> Packing | str:
@@ -223,24 +291,53 @@ class EmbeddingReader(DenseReader):
         block: Block,
         seen: Sequence,
         gradients: Sequence,
-        loss_elements: int,
+        loss_elements,
         dtype: str,
+        rows: Sequence,
     ) -> list:
         """How often each row was looked up, per look-up; and S."""
-        ids = [ops.cast(ops.reshape(x, (-1,)), "int32") for x in seen]
-        ids = ops.concatenate(ids)
-        counts = ops.segment_sum(
-            ops.ones(ids.shape, dtype=dtype), ids, block.packing.inputs
-        )
+        total = count = 0.0
+        outgoing = [
+            (moments.flat_rows(g, dtype), own.examples(x.shape))
+            for uses in gradients
+            for g, own, x in zip(uses, rows, seen, strict=True)
+        ]
+        for x, own in zip(seen, rows, strict=True):
+            weights = own.weights(x.shape)
+            if weights is None:
+                weights = ops.ones((math.prod(x.shape),), dtype)
+            weights = ops.cast(weights, dtype)
+            ids = ops.cast(ops.reshape(x, (-1,)), "int32")
+            size = block.packing.inputs
+            if block.sharing == "reduce":
+                examples = own.examples(x.shape)
+                found, own_count = _mean_counts(ids, weights, size, examples)
+            else:
+                found = ops.segment_sum(weights, ids, size)
+                own_count = ops.sum(weights)
+            total, count = total + found, count + own_count
+        if block.sharing == "reduce":
+            outgoing = [(moments.summed_rows(*o), o[1]) for o in outgoing]
         return [
-            counts / ids.shape[0],
+            ops.divide_no_nan(total, count),
             moments.output_factor(
-                [
-                    moments.flat_rows(g, dtype)
-                    for uses in gradients
-                    for g in uses
-                ],
+                [one for one, _ in outgoing],
                 loss_elements,
                 block.diagonal_outputs,
             ),
         ]
+
+
+def _mean_counts(ids, weights, size, examples):
+    """The squared mean one-hot rows of all examples, summed, by weight."""
+    split = ops.reshape(weights, (examples, -1))
+    own = ops.sum(split, axis=1)
+    parts = ops.divide_no_nan(split, own[:, None])
+    places = split.shape[1]
+    offsets = ops.repeat(ops.arange(examples, dtype="int32") * size, places)
+    means = ops.segment_sum(
+        ops.reshape(parts, (-1,)), ids + offsets, examples * size
+    )
+    means = ops.reshape(means, (examples, size))
+    own = own / places
+    return ops.sum(own[:, None] * ops.square(means), axis=0), ops.sum(own)

@@ -8,6 +8,7 @@ import keras
 
 from keras_wd.backend import curvature as seam
 from keras_wd.kfac.blocks import Block
+from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.blocks import block_from_config
 from keras_wd.kfac.interception import intercepted
 from keras_wd.kfac.readers import Reader
@@ -17,23 +18,37 @@ def run_model(model: keras.Model, x):
     """The outputs in training mode; the model's state stays as it is."""
     mapping = [(v, seam.read(v)) for v in model.variables]
     with keras.StatelessScope(state_mapping=mapping):
-        return keras.tree.flatten(model(x, training=True))
+        return model(x, training=True)
 
 
 @dataclasses.dataclass
 class Seen:
-    """A layer that was called while the model ran."""
+    """A layer that was called while the model ran.
+
+    Args:
+        layer: the layer.
+        reader: what reads it.
+        inputs: what the reader wants of its inputs.
+        uses: how often it was called.
+        in_loop: whether a loop called it.
+        others: further layers that do the same with the same variables.
+    """
 
     layer: keras.Layer
     reader: Reader
     inputs: object
     uses: int = 0
     in_loop: bool = False
+    others: list = dataclasses.field(default_factory=list)
 
 
-def survey(model: keras.Model, x) -> list[Seen]:
-    """The known layers a forward pass calls, in order of first use."""
+def survey(model: keras.Model, x) -> tuple[list[Seen], object]:
+    """The known layers a forward pass calls, in order of first use.
+
+    And what the model returned: as placeholders with shapes.
+    """
     found = {}
+    returned = []
 
     def observe(layer, reader, call, inputs, in_loop):
         if in_loop:
@@ -45,9 +60,18 @@ def survey(model: keras.Model, x) -> list[Seen]:
         seen.in_loop |= in_loop
         return outputs
 
+    def run():
+        outputs = run_model(model, x)
+        returned.append(keras.tree.map_structure(_placeholder, outputs))
+
     with intercepted(observe):
-        seam.traced(lambda: run_model(model, x))
-    return list(found.values())
+        seam.traced(run)
+    return list(found.values()), returned[-1]
+
+
+def _placeholder(tensor):
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return keras.KerasTensor(tuple(tensor.shape), dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +146,9 @@ def register(
     positions: dict[int, int],
     variables: Sequence[keras.Variable],
     limit: int,
-) -> tuple[Registration, list[Seen]]:
-    """Blocks for every layer that can have one, and those layers.
+    sharing: str = "expand",
+) -> tuple[Registration, list[Seen], object]:
+    """Blocks for every layer that can have one, those layers, the outputs.
 
     Args:
         model: built.
@@ -131,29 +156,42 @@ def register(
         positions: position of each of the optimizer's variables by its id.
         variables: the optimizer's variables.
         limit: factors larger than this are diagonal.
+        sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
 
     Raises:
         ValueError: if no layer can have a block.
     """
-    layers = survey(model, x)
-    owners = collections.Counter(
-        id(v) for seen in layers for v in seen.reader.variables(seen.layer)
-    )
+    layers, outputs = survey(model, x)
+    owners = collections.defaultdict(list)
+    for seen in layers:
+        for variable in seen.reader.variables(seen.layer):
+            owners[id(variable)].append(seen)
     blocks, kept, reasons = [], [], {}
     for seen in layers:
         own = seen.reader.variables(seen.layer)
+        if getattr(seen.layer, "lora_enabled", False):
+            own = seen.layer.trainable_variables
         known = [positions[id(v)] for v in own if id(v) in positions]
-        if not own or id(own[0]) not in positions:
+        if getattr(seen.layer, "lora_enabled", False):
+            reason = f"its {_kind(seen)} is adapted by LoRA"
+        elif not own or id(own[0]) not in positions:
             reason = f"the first variable of its {_kind(seen)} is not trained"
         elif seen.in_loop:
             reason = f"its {_kind(seen)} is called inside a loop"
-        elif any(owners[id(v)] > 1 for v in own):
-            reason = "several layers share it"
+        elif any(
+            not _alike(seen, other) for v in own for other in owners[id(v)]
+        ):
+            reason = "several layers that differ share it"
+        elif owners[id(own[0])][0] is not seen:
+            owners[id(own[0])][0].others.append(seen.layer)
+            continue
         else:
             name = variables[positions[id(own[0])]].path
             block = seen.reader.block(
                 seen.layer, name, known, seen.inputs, limit
             )
+            if isinstance(block, KroneckerBlock):
+                block = dataclasses.replace(block, sharing=sharing)
             if isinstance(block, Block):
                 blocks.append(block)
                 kept.append(seen)
@@ -180,7 +218,32 @@ def register(
             "`model` must have a layer that K-FAC knows. Received: "
             f"model={model.name!r} with {listed}."
         )
-    return registration, kept
+    return registration, kept, outputs
+
+
+# What two layers of the same variables may differ in.
+_OWN = ("name", "trainable", "dtype", "activation")
+_BEGINNING = ("_initializer", "_regularizer", "_constraint")
+
+
+def _alike(seen, other):
+    """Whether two layers do the same with the same variables."""
+    if seen is other:
+        return True
+    if seen.reader is not other.reader or seen.in_loop or other.in_loop:
+        return False
+    own, others = (one.reader.variables(one.layer) for one in (seen, other))
+    if list(map(id, own)) != list(map(id, others)):
+        return False
+    first, second = (
+        {
+            key: value
+            for key, value in one.layer.get_config().items()
+            if key not in _OWN and not key.endswith(_BEGINNING)
+        }
+        for one in (seen, other)
+    )
+    return type(seen.layer) is type(other.layer) and first == second
 
 
 def _kind(seen):

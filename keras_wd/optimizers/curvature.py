@@ -72,7 +72,9 @@ class MeasuresCurvature:
         Args:
             model: the model this optimizer trains, built.
             x: a batch of inputs, as `fit` takes it.
-            y: labels; only `estimator="empirical"` uses them.
+            y: labels, as `fit` takes them; only "empirical",
+                "generalized_gauss_newton" and a loss with `ignore_class` use
+                them.
             sample_weight: weights of the examples in the loss.
             loss: in place of the compiled loss, for a model without one.
             invert: renew the inverses too. The first call has to.

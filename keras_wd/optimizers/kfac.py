@@ -14,6 +14,7 @@ from keras_wd.errors import check_count
 from keras_wd.errors import check_fraction
 from keras_wd.errors import check_number
 from keras_wd.errors import check_seed
+from keras_wd.kfac.blocks import SHARING
 from keras_wd.kfac.engine import Engine
 from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.ops.kronecker import kl_scale
@@ -28,6 +29,11 @@ from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
 
 
+def _float_of_numbers():
+    """float64 where Keras computes in it, and float32 otherwise."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
 @keras.saving.register_keras_serializable("keras_wd.optimizers")
 class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
     """Natural gradient with a Kronecker-factored curvature.
@@ -37,8 +43,14 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
     `U = (A + pi sqrt(d) I)^-1 G (S + sqrt(d)/pi I)^-1` with
     `pi = sqrt((tr A / n) / (tr S / m))`; then, as in `keras.optimizers.SGD`,
     `velocity <- momentum * velocity - lr * U` and `w <- w + velocity`.
-    Convention: A and S belong to the mean loss of the compiled model, so d
-    adds to the curvature of the very loss that is printed.
+    Convention: A and S belong to the loss the model is compiled with, as
+    `fit` prints it, so d adds to the curvature of that very loss. With
+    `loss = sum c l` over its elements (examples, tokens, pixels), S is
+    `sum c g g^T`: sample weights, the weights of outputs, masks, ignored
+    classes and the reduction are in c, once; of "empirical" too, where the
+    gradients themselves are of l and not of c l. A is the mean over rows
+    weighted by their c, so that padding and examples without weight do not
+    count.
 
     Nothing bounds the length of a step but the damping: where the loss leaps
     or becomes NaN, take a smaller learning rate, more damping, or `kl_clip`,
@@ -65,12 +77,22 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             `min(1, sqrt(c / (lr^2 sum g . U)))`, over the variables with a
             block.
         estimator: "fisher" (labels drawn from the model's predictions),
-            "gauss_newton" (identity metric on the outputs), their noise-free
-            forms "fisher_exact" and "gauss_newton_exact" (one backward pass
-            per output), or "empirical" (the labels of the data).
+            "gauss_newton" (identity metric on the outputs),
+            "generalized_gauss_newton" (the second derivatives of the loss by
+            the outputs, their positive part, found automatically for any
+            loss of `(y_true, y_pred)`), their noise-free forms
+            "fisher_exact", "gauss_newton_exact" and
+            "generalized_gauss_newton_exact" (one backward pass per output),
+            or "empirical" (the labels of the data).
         max_factor_size: a larger factor keeps its diagonal only. A factor of
             size n takes `8 n^2` bytes with its inverse.
         seed: of the drawn labels.
+        sharing: what a layer does that meets several rows of one example, as
+            a convolution or a layer on a sequence: "expand" takes every row
+            for an example of its own, exact for linear networks whose loss
+            has an element for every row; "reduce" takes the mean of the rows
+            that enter and the sum of the gradients that leave, exact where
+            the rows are averaged, as by a global pooling.
         **kwargs: any further argument of `keras.optimizers.Optimizer`.
 
     Raises:
@@ -93,7 +115,10 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
 
     Source: Martens and Grosse, 2015, "Optimizing Neural Networks with
     Kronecker-factored Approximate Curvature"; convolutions: Grosse and
-    Martens, 2016; as used with weight decay: Zhang, Wang, Xu and Grosse, 2019.
+    Martens, 2016; as used with weight decay: Zhang, Wang, Xu and Grosse, 2019;
+    `sharing`: Eschenhagen, Immer, Turner, Schneider and Hennig, 2023,
+    "Kronecker-Factored Approximate Curvature for Modern Neural Network
+    Architectures".
     """
 
     clips_whole_batch = True
@@ -108,6 +133,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
         estimator: str = "fisher",
         max_factor_size: int = 8192,
         seed: int | None = None,
+        sharing: str = "expand",
         **kwargs,
     ):
         seam.require("KFAC")
@@ -125,6 +151,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
         self.estimator = check_choice("estimator", estimator, ESTIMATORS)
         self.max_factor_size = check_count("max_factor_size", max_factor_size)
         self.seed = seed
+        self.sharing = check_choice("sharing", sharing, SHARING)
         noise = keras.random.SeedGenerator(seed)
         # Tracked, so that a resumed run draws the labels it would have drawn.
         self.noise_state = noise.state
@@ -133,7 +160,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             self._damping = self.add_variable(
                 shape=(),
                 initializer=initializers.Constant(damping),
-                dtype="float32",
+                dtype=_float_of_numbers(),
                 aggregation="only_first_replica",
                 name="damping",
             )
@@ -143,6 +170,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             self.max_factor_size,
             noise,
             self.add_variable,
+            self.sharing,
         )
         self._has_curvature = False
         self._keep_state()
@@ -190,11 +218,17 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
         steps = self._engine.precondition(by_position)
         if self.kl_clip is not None:
             quadratic = sum(
-                ops.sum(ops.cast(by_position[i], "float32") * step)
+                ops.cast(
+                    ops.sum(ops.cast(by_position[i], step.dtype) * step),
+                    self._widest,
+                )
                 for i, step in steps.items()
             )
             scale = kl_scale(quadratic, learning_rate, self.kl_clip)
-            steps = {i: scale * step for i, step in steps.items()}
+            steps = {
+                i: ops.cast(scale, step.dtype) * step
+                for i, step in steps.items()
+            }
         by_position.update(
             (i, ops.cast(step, by_position[i].dtype))
             for i, step in steps.items()
@@ -203,6 +237,12 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
         if replicas > 1:
             grads = [g / replicas for g in grads]
         super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    @property
+    def _widest(self):
+        """The dtype of sums over all blocks."""
+        dtypes = self._engine.state.dtypes
+        return "float64" if "float64" in dtypes else "float32"
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         """The heavy-ball step, on the preconditioned gradient."""
@@ -246,6 +286,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             estimator=self.estimator,
             max_factor_size=self.max_factor_size,
             seed=self.seed,
+            sharing=self.sharing,
             registration=self._engine.get_config(),
         )
         return config

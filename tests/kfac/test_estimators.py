@@ -229,12 +229,6 @@ def test_rejects_a_model_without_loss():
         measured(mlp(3), array(1, 2, 3))
 
 
-def test_rejects_a_summed_loss():
-    loss = keras.losses.MeanSquaredError(reduction="sum")
-    with pytest.raises(ValueError, match="must have a mean as its reduction"):
-        measured(mlp(3), array(1, 2, 3), loss=loss)
-
-
 def test_rejects_gauss_newton_on_probabilities():
     loss = keras.losses.CategoricalCrossentropy()
     with pytest.raises(ValueError, match="must be from_logits=True"):

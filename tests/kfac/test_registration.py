@@ -16,6 +16,7 @@ from keras_wd.optimizers.kfac import KFAC
 from tests.kfac.running import array
 from tests.kfac.running import measured
 from tests.kfac.running import mlp
+from tests.kfac.running import value
 
 
 def registered(model, x, limit=10**6):
@@ -118,16 +119,50 @@ class OwnDense(layers.Dense):
         return super().call(inputs) ** 2
 
 
-def test_variable_of_two_layers_has_no_block():
-    one, two = layers.Dense(3), layers.Dense(3)
-    two.build((None, 3))
-    model = functional(lambda x: layers.Dense(1)(two(one(x))), (3,))
+def tied(**arguments):
+    """Two layers with one kernel and one bias, one after the other."""
+    one, two = layers.Dense(3, "tanh"), layers.Dense(3, **arguments)
+    model = functional(lambda x: two(one(x)), (3,))
     # Keras ties weights in layers written for it; here one takes another's.
     vars(two)["_kernel"] = one.kernel
-    model = keras.Model(model.input, model.output)
+    vars(two)["bias"] = one.bias
+    return keras.Model(model.input, model.output)
+
+
+def test_layers_that_do_the_same_with_one_kernel_share_a_block():
+    model, x = tied(), array(0, 4, 3)
+    (found,) = measured(model, x, estimator="gauss_newton_exact").values()
+    own = model.layers[1]
+    kernel, bias = map(value, (own.kernel, own.bias))
+    inner = np.tanh(x @ kernel + bias)
+    rows = np.concatenate([x, inner]).astype("float64")
+    rows = np.concatenate([rows, np.ones((8, 1))], axis=1)
+    np.testing.assert_allclose(
+        found["input_factor"], rows.T @ rows / 8, rtol=1e-5, atol=1e-6
+    )
+    back = np.array([np.diag(1 - h**2) @ kernel for h in inner])
+    expected = np.eye(3) + np.einsum("nij,nkj->ik", back, back) / 4
+    np.testing.assert_allclose(
+        found["output_factor"], expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_variable_of_layers_that_differ_has_no_block():
+    model = tied(use_bias=False)
+    model = functional(lambda x: layers.Dense(1)(model(x)), (3,))
     registration = registered(model, array(0, 2, 3))
+    assert [b.layer for b in registration.blocks] == ["Dense"]
     reasons = set(registration.reasons.values())
-    assert "several layers share it" in reasons
+    assert "several layers that differ share it" in reasons
+
+
+def test_layer_with_lora_takes_the_plain_gradient_and_says_so():
+    model = mlp(4, 3)
+    model.layers[0].enable_lora(2)
+    registration = registered(model, array(0, 2, 3))
+    assert {b.name for b in registration.blocks} == {"net/d1/kernel"}
+    reasons = set(registration.reasons.values())
+    assert reasons == {"its Dense is adapted by LoRA"}
 
 
 def test_nothing_known_is_an_error():
