@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 
-def assign_now(variable: keras.Variable, value) -> None:
+def assign_now(variable: keras.Variable, value: np.ndarray) -> None:
     """Assign a value at once."""
     variable.assign(value)
 

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def assign_now(variable: keras.Variable, value) -> None:
+def assign_now(variable: keras.Variable, value: np.ndarray) -> None:
     """Assign a value at once, also while a function is traced."""
     with tf.init_scope():
         variable.assign(value)

@@ -30,7 +30,9 @@ def residual():
     return randomize(keras.Model(inputs, layers.Dense(3, name="head")(x)))
 
 
-@pytest.mark.parametrize("importance", IMPORTANCE, ids=str)
+@pytest.mark.parametrize(
+    "importance", IMPORTANCE, ids=["path", "magnitude", "taylor", "a function"]
+)
 def test_a_ratio_is_kept_and_rounded(importance):
     model = residual()
     model.compile("sgd", "mse")
