@@ -7,6 +7,12 @@ from keras_wd.errors import check_axis_fits
 from keras_wd.errors import check_number
 from keras_wd.ops import project_to_sphere
 
+__all__ = ["FixedNorm"]
+
+
+def __dir__():
+    return __all__
+
 
 @keras.saving.register_keras_serializable("keras_wd.constraints")
 class FixedNorm(keras.constraints.Constraint):

@@ -11,6 +11,13 @@ from keras_wd import where
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_number
 
+__all__ = ["convert_weight_decay", "from_regularizers"]
+
+
+def __dir__():
+    return __all__
+
+
 # How each convention's number becomes the decoupled rate of keras_wd, and
 # back. The functions take the number, the learning rate and p.
 _CONVENTIONS: dict[str, tuple[Callable, Callable]] = {

@@ -14,6 +14,12 @@ from keras_wd.errors import check_number
 from keras_wd.ops import lp_penalty
 from keras_wd.ops import reduced_axes
 
+__all__ = ["GroupLasso", "Lp"]
+
+
+def __dir__():
+    return __all__
+
 
 @keras.saving.register_keras_serializable("keras_wd.regularizers")
 class Lp(keras.regularizers.Regularizer):

@@ -17,6 +17,17 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 
+__all__ = [
+    "ConstantTimescale",
+    "ProportionalToLearningRate",
+    "Stepwise",
+    "WarmupHold",
+]
+
+
+def __dir__():
+    return __all__
+
 
 def check_rate(
     name: str, rate: float | LearningRateSchedule

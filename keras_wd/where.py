@@ -21,6 +21,13 @@ from keras_wd.patterns import Patterns
 from keras_wd.patterns import nearest
 from keras_wd.patterns import shortest_endings
 
+__all__ = ["Selection", "everything", "kernels", "paths", "resolve"]
+
+
+def __dir__():
+    return __all__
+
+
 _ADDS_OR_SCALES = frozenset(("bias", "gamma", "beta"))
 
 

@@ -58,6 +58,13 @@ def _keep_programs(config):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            if not mark.kwargs.get("reason"):
+                raise pytest.UsageError(f"{item.nodeid}: slow without a reason")
+
+
 # Files whose tests share a training.
 _TRAIN_ONCE = ("distribution/", "test_damage.py")
 

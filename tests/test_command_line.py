@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def _history(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow(reason="four processes, of which one is killed")
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data_dir):
     flags = ["train", f"--data_dir={data_dir}", *SMALL, "--epochs=12"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -132,6 +134,7 @@ def test_a_fresh_folder_for_each_run_and_its_files(train, here):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow(reason="trains by the command")
 def test_a_saved_model_is_trained_further(train, here):
     model = keras.Sequential(
         [
@@ -150,6 +153,7 @@ def test_a_saved_model_is_trained_further(train, here):
     assert float(_history(here / "out")[0]["loss"]) < 3
 
 
+@pytest.mark.slow(reason="trains by the command")
 def test_low_precision_leaves_no_trace_in_the_process(train):
     # float16 brings loss scaling, an optimizer around the decay.
     flags = ["--dtype_policy=mixed_float16", "--jit=false", "--epochs=1"]
@@ -174,6 +178,22 @@ def test_a_loss_that_is_not_finite_is_a_failure(train, here):
     assert json.loads((here / "out/summary.json").read_text())["epochs"] < 3
 
 
+@pytest.fixture(scope="module")
+def wrong_models(tmp_path_factory):
+    """A folder with models of other classes and other images."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, shape, classes in (("seven", 8, 7), ("four", 4, 10)):
+        keras.Sequential(
+            [
+                keras.Input((shape, shape, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(classes),
+            ]
+        ).save(folder / f"{name}.keras")
+    return folder
+
+
+@pytest.mark.one_backend
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -216,18 +236,13 @@ def test_a_loss_that_is_not_finite_is_a_failure(train, here):
         (["run1"], "'run1' is not a flag"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(train, here, flags, message):
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    train, here, wrong_models, flags, message
+):
     (here / "full").mkdir()
     (here / "full" / "kept").write_text("")
     (here / "bad.keras").write_text("not a model")
-    for name, shape, classes in (("seven", 8, 7), ("four", 4, 10)):
-        keras.Sequential(
-            [
-                keras.Input((shape, shape, 1)),
-                keras.layers.Flatten(),
-                keras.layers.Dense(classes),
-            ]
-        ).save(f"{name}.keras")
+    shutil.copytree(wrong_models, here, dirs_exist_ok=True)
     before = sorted(here.rglob("*"))
     status, _, errors = train(*flags)
     assert status == 2

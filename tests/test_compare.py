@@ -11,6 +11,7 @@ import pytest
 
 from keras_wd.__main__ import main
 
+pytestmark = pytest.mark.one_backend
 FLAGS = (
     "--optimizers=sgd",
     "--decays=none,lp",
@@ -78,6 +79,7 @@ def in_a_browser(path):
     ).stdout
 
 
+@pytest.mark.slow(reason="trains, and draws the whole report twice")
 def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
     status, out, _ = compare(*FLAGS)
     assert status == 0
@@ -124,6 +126,7 @@ def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
     assert "has runs with other flags: --hidden_units. Choose" in errors
 
 
+@pytest.mark.slow(reason="trains, and draws the whole report")
 def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
     status, out, _ = compare(
         *FLAGS[:1], "--decays=none,decoupled", *FLAGS[2:],

@@ -3,6 +3,8 @@ import pytest
 
 from keras_wd import errors
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.mark.parametrize(
     "bounds, value",

@@ -47,7 +47,7 @@ def trained(scale, learning_rate, rate, inner=keras.optimizers.SGD, on=None):
     model.compile(
         optimizers.WeightDecay(inner(learning_rate), decay),
         LOSS,
-        jit_compile=True,
+        jit_compile=keras.backend.backend() == "jax",
     )
     for _ in range(10):
         model.train_on_batch(X, Y)

@@ -1,11 +1,18 @@
-"""The layers of the package: an import goes only down."""
+"""The layers of the package: an import goes only down.
+
+A test for each rule; it lists every place that breaks it.
+"""
 
 import ast
+import functools
+import importlib
 import sys
 from pathlib import Path
 
 import keras
 import pytest
+
+pytestmark = pytest.mark.one_backend
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "keras_wd"
@@ -38,6 +45,12 @@ ALLOWED = {
 }
 # Whatever else there is stands above the optimizers.
 ABOVE = {"callbacks", "metrics", "migrate", "tune", "study", "__main__"}
+# What a user types a dot after.
+NAMESPACES = (
+    *("callbacks", "constraints", "decays", "graph", "kfac", "metrics"),
+    *("migrate", "ops", "optimizers", "regularizers", "schedules", "tune"),
+    "where",
+)
 
 
 def name_of(path):
@@ -48,32 +61,36 @@ def part_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def parsed(path):
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(tree):
+@functools.cache
+def imports(path):
     """(module, whether inside a function) of every import in a module."""
+    tree = parsed(path)
     inside = {
         id(node)
         for function in ast.walk(tree)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
         for node in ast.walk(function)
     }
+    found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
+            modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            found = [f"{node.module}.{alias.name}" for alias in node.names]
+            assert node.level == 0, f"{name_of(path)}: imports are absolute"
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for module in found:
-            yield module, id(node) in inside
+        found += [(module, id(node) in inside) for module in modules]
+    return found
 
 
-def roots(tree):
-    return {module.split(".")[0] for module, _ in imports(tree)}
+def roots(path):
+    return {module.split(".")[0] for module, _ in imports(path)}
 
 
 def dotted(path):
@@ -87,12 +104,19 @@ def imported_when_used():
     top = {
         module
         for path in MODULES
-        for module, inside in imports(parsed(path))
+        for module, inside in imports(path)
         if not inside
     }
     # `from a import b` may name the module a.b or something in a.
     top |= {module.rpartition(".")[0] for module in top}
     return {dotted(path) for path in MODULES} - top
+
+
+def refused(rule):
+    """Every breach of a rule, as `file: what`."""
+    return [
+        f"{name_of(path)}: {what}" for path in MODULES for what in rule(path)
+    ]
 
 
 def test_the_modules_are_found():
@@ -102,53 +126,88 @@ def test_the_modules_are_found():
     assert len(MODULES) > 30
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_keeps_to_its_layer(path):
-    part, tree = part_of(path), parsed(path)
-    found = list(imports(tree))
-    if part != "backend":
-        assert not BACKENDS & roots(tree), "only backend/ names a backend"
-    for module, inside in found:
-        assert not module.startswith("keras.src"), "only what is public"
-        if module.split(".")[0] in STUDY_ONLY:
-            assert part == "study", f"{module} belongs to study/"
-            late = inside or dotted(path) in imported_when_used()
-            assert late, f"{module} is imported when it is used"
-    if part == "ops":
-        others = roots(tree) - set(sys.stdlib_module_names)
-        assert others <= {"keras", "numpy", "keras_wd"}
-        # Pure math: of Keras, the ops and what tells one dtype from another.
-        for module, _ in found:
-            assert module in ("keras", "keras.ops") or (
-                module.split(".")[0] != "keras"
-            )
+def test_only_backend_names_a_backend():
+    def rule(path):
+        return BACKENDS & roots(path) if part_of(path) != "backend" else ()
+
+    assert not refused(rule)
+    assert any(
+        BACKENDS & roots(path) for path in MODULES if part_of(path) == "backend"
+    )
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_inside_the_package_go_down(path):
-    part = part_of(path)
-    used = {
-        module.split(".")[1]
-        for module, _ in imports(parsed(path))
-        if module.startswith("keras_wd.")
-    }
-    if part == "__init__":
-        assert not used & {"study", "__main__"}
-    elif part in ABOVE:
-        assert not used & {"__main__", "migrate"}
-        above = {"tune", "study"} - {part}
-        assert part in ("study", "__main__") or not used & above
-    else:
-        assert part in ALLOWED, f"{part} has no layer: add it to this test"
-        assert used <= ALLOWED[part] | {part}
+def test_of_keras_only_what_is_public_is_imported():
+    def rule(path):
+        return [m for m, _ in imports(path) if m.startswith("keras.src")]
+
+    assert not refused(rule)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_is_short_and_says_what_it_is_about(path):
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= LONGEST
-    assert "util" not in path.stem and "helper" not in path.stem
-    assert not lines or ast.get_docstring(parsed(path))
+def test_what_the_command_line_needs_is_imported_there_when_it_is_used():
+    late = imported_when_used()
+
+    def rule(path):
+        for module, inside in imports(path):
+            if module.split(".")[0] in STUDY_ONLY:
+                if part_of(path) != "study" or not (
+                    inside or dotted(path) in late
+                ):
+                    yield module
+
+    assert not refused(rule)
+    assert any(STUDY_ONLY & roots(path) for path in MODULES)
+
+
+def test_ops_are_pure_math():
+    def rule(path):
+        if part_of(path) != "ops":
+            return
+        others = roots(path) - set(sys.stdlib_module_names)
+        yield from others - {"keras", "numpy", "keras_wd"}
+        # Of Keras, the ops and what tells one dtype from another.
+        for module, _ in imports(path):
+            if module.split(".")[0] == "keras" and module not in (
+                "keras",
+                "keras.ops",
+            ):
+                yield module
+
+    assert not refused(rule)
+
+
+def test_imports_inside_the_package_go_down():
+    def rule(path):
+        part = part_of(path)
+        used = {
+            module.split(".")[1]
+            for module, _ in imports(path)
+            if module.startswith("keras_wd.")
+        }
+        if part == "__init__":
+            return used & {"study", "__main__"}
+        if part in ABOVE:
+            above = {"__main__", "migrate"}
+            if part not in ("study", "__main__"):
+                above |= {"tune", "study"} - {part}
+            return used & above
+        if part not in ALLOWED:
+            return [f"{part} has no layer: add it to this test"]
+        return used - ALLOWED[part] - {part}
+
+    assert not refused(rule)
+
+
+def test_a_module_is_short_and_says_what_it_is_about():
+    def rule(path):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if len(lines) > LONGEST:
+            yield f"{len(lines)} lines"
+        if "util" in path.stem or "helper" in path.stem:
+            yield "its name says nothing"
+        if lines and not ast.get_docstring(parsed(path)):
+            yield "no docstring"
+
+    assert not refused(rule)
 
 
 # The wrapper; and K-FAC, which needs all gradients of a step at once, after
@@ -170,47 +229,67 @@ def optimizer_hooks():
     }
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_only_the_wrapper_uses_the_hooks_of_keras(path):
-    hooks, tree = optimizer_hooks(), parsed(path)
-    assert "_backend_update_step" in hooks and "_trainable_variables" in hooks
-    used = {
-        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
-    } | {
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    }
-    # Names a class gives itself are its own.
+def hooks_used(path, hooks):
+    """The hooks a module reads or defines, but for what it names itself."""
+    nodes = list(ast.walk(parsed(path)))
+    attributes = [n for n in nodes if isinstance(n, ast.Attribute)]
+    used = {n.attr for n in attributes}
+    used |= {n.name for n in nodes if isinstance(n, ast.FunctionDef)}
     own = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.ctx, ast.Store)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "self"
+        n.attr
+        for n in attributes
+        if isinstance(n.ctx, ast.Store)
+        and isinstance(n.value, ast.Name)
+        and n.value.id == "self"
     }
-    if name_of(path) in HOOKED:
-        assert used & hooks
-    else:
-        foreign = sorted((used & hooks) - own)
-        assert not foreign
+    return used & hooks, own
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_an_init_file_is_a_table_of_contents(path):
-    if path.name != "__init__.py":
-        return
+def test_only_the_wrapper_uses_the_hooks_of_keras():
+    hooks = optimizer_hooks()
+    assert "_backend_update_step" in hooks and "_trainable_variables" in hooks
+
+    def rule(path):
+        used, own = hooks_used(path, hooks)
+        return () if name_of(path) in HOOKED else used - own
+
+    assert not refused(rule)
+    for name in HOOKED:
+        assert hooks_used(ROOT / name, hooks)[0], f"{name} uses none any more"
+
+
+def test_an_init_file_is_a_table_of_contents():
     allowed = (ast.ImportFrom, ast.Import, ast.Assign, ast.Expr, ast.If)
-    for node in parsed(path).body:
-        assert isinstance(node, allowed), f"line {node.lineno}"
+
+    def rule(path):
+        if path.name == "__init__.py":
+            for node in parsed(path).body:
+                if not isinstance(node, allowed):
+                    yield f"line {node.lineno}"
+
+    assert not refused(rule)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if p.name == "__init__.py"], ids=name_of
-)
-def test_all_is_sorted(path):
-    for node in parsed(path).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
-            names = ast.literal_eval(node.value)
-            assert names == sorted(names) and len(set(names)) == len(names)
+def test_all_is_sorted():
+    def rule(path):
+        for node in parsed(path).body:
+            if isinstance(node, ast.Assign) and (
+                getattr(node.targets[0], "id", "") == "__all__"
+            ):
+                names = ast.literal_eval(node.value)
+                if names != sorted(set(names)):
+                    yield names
+
+    assert not refused(rule)
+
+
+def test_a_namespace_shows_only_what_it_offers():
+    for name in NAMESPACES:
+        module = importlib.import_module(f"keras_wd.{name}")
+        assert module.__all__, name
+        shown = {n for n in dir(module) if not n.startswith("_")}
+        inside = set(module.__all__)
+        if hasattr(module, "__path__"):
+            # Python itself adds the modules of a package that are loaded.
+            inside |= {path.stem for path in MODULES if part_of(path) == name}
+        assert shown <= inside, (name, shown - inside)

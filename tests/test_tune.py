@@ -144,11 +144,13 @@ def model_fn(weight_decay, learning_rate=0.2):
         optimizers.SGDW(learning_rate, weight_decay),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=True,
+        jit_compile=keras.backend.backend() == "jax",
     )
     return model
 
 
+@pytest.mark.slow(reason="trains seven networks")
+@pytest.mark.one_backend
 def test_short_runs_of_a_network():
     data, validation = problem()
     found = tune.predict_weight_decay(
@@ -207,6 +209,8 @@ def test_arguments_out_of_range(make, arguments, message):
         tune.predict_weight_decay(make, validation_data=validation, **given)
 
 
+@pytest.mark.slow(reason="trains three networks")
+@pytest.mark.one_backend
 def test_the_command_writes_a_picture_and_the_numbers(
     tmp_path, monkeypatch, capsys
 ):

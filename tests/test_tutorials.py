@@ -12,6 +12,7 @@ TUTORIALS = sorted((ROOT / "tutorials").glob("*.ipynb"))
 # Where somebody's machine keeps its files.
 MACHINE = re.compile(r"/(?:home|root|tmp|usr|opt|Users|work|content)/\w")
 
+pytestmark = pytest.mark.one_backend
 every_tutorial = pytest.mark.parametrize(
     "path", TUTORIALS, ids=[path.stem for path in TUTORIALS]
 )
@@ -29,6 +30,7 @@ def test_the_tutorials_are_found():
     assert len(TUTORIALS) >= 7
 
 
+@pytest.mark.slow(reason="a Jupyter kernel for each notebook")
 @every_tutorial
 def test_a_tutorial_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_WD_QUICK", "1")

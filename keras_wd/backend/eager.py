@@ -27,7 +27,7 @@ def replica_count() -> int:
     return 1
 
 
-def is_traced(tensor) -> bool:
+def is_traced(tensor: object) -> bool:
     """Whether a tensor stands for a value; never here."""
     return False
 

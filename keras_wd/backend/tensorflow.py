@@ -42,7 +42,7 @@ def replica_count() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def is_traced(tensor) -> bool:
+def is_traced(tensor: object) -> bool:
     """Whether a tensor stands for a value in a program that is made."""
     return not tf.executing_eagerly()
 

@@ -28,7 +28,9 @@ def normalized_network():
 
 def fit(model, optimizer, callback, epochs=2, more=(), **arguments):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, jit_compile=True, **arguments)
+    # XLA is tried elsewhere, and takes longer than the steps.
+    jit = keras.backend.backend() == "jax"
+    model.compile(optimizer, loss, jit_compile=jit, **arguments)
     x, y = data()
     return model.fit(
         x, y, epochs=epochs, batch_size=16, verbose=0, shuffle=False,

@@ -10,6 +10,7 @@ from tests.distribution import cases
 from tests.distribution.processes import finish
 from tests.distribution.processes import start
 
+pytestmark = pytest.mark.slow(reason="starts a process with several devices")
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 LAYOUTS = [("data", name) for name in cases.CASES]
 if not TENSORFLOW:

@@ -10,6 +10,8 @@ from tests.distribution import cases
 from tests.distribution.processes import finish
 from tests.distribution.processes import start
 
+pytestmark = pytest.mark.slow(reason="starts two processes that train together")
+
 
 def free_addresses(count):
     sockets = [socket.socket() for _ in range(count)]

@@ -15,9 +15,11 @@ from keras_wd import where
 from tests.graph import architectures
 from tests.lowering import record
 
+pytestmark = pytest.mark.slow(reason="twenty models in each test")
 JAX = keras.backend.backend() == "jax"
 
 
+@pytest.mark.one_backend
 @settings(max_examples=20)
 @given(
     build=architectures.image_models(),
@@ -61,6 +63,7 @@ def rescale(model, pair, factors):
     v.assign(np.asarray(v) / rows[:, None])
 
 
+@pytest.mark.one_backend
 @settings(max_examples=20)
 @given(build=architectures.image_models(), seed=st.integers(0, 99))
 def test_units_that_are_found_can_be_rescaled(build, seed):
@@ -78,6 +81,7 @@ def test_units_that_are_found_can_be_rescaled(build, seed):
         )
 
 
+@pytest.mark.one_backend
 @settings(max_examples=20)
 @given(build=architectures.image_models())
 def test_balancing_and_absorbing_keep_the_outputs(build):
@@ -134,6 +138,7 @@ def test_kfac_steps_or_says_why_not(build):
     assert any(np.any(a != b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.one_backend
 def test_the_drawn_models_have_what_is_tested():
     """Over the same examples: pairs, rows of pairs and nested models."""
     seen = {"pairs": 0, "rows": 0, "nested": 0, "removed": 0}

@@ -136,6 +136,8 @@ def test_fisher_of_one_linear_layer_is_exact(kind):
     np.testing.assert_allclose(product, exact, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow(reason="averages many draws")
+@pytest.mark.one_backend
 @pytest.mark.parametrize("kind", [*LOSSES, "identity"])
 def test_drawn_estimators_converge_like_one_over_root_n(kind):
     model, x = mlp(4, 3), array(1, BATCH, 3)

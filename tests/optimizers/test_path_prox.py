@@ -1,4 +1,7 @@
-"""PathProx trains, is saved, resumed, accumulated and distributed."""
+"""PathProx is the step it says it is, and is saved.
+
+What Keras offers around it is a column of tests/support.
+"""
 
 import keras
 import numpy as np
@@ -31,15 +34,16 @@ def network(seed=0, dtype=None, units=6):
 
 
 def compiled(model, optimizer, **arguments):
-    arguments = {"jit_compile": True, **arguments}
+    jit = keras.backend.backend() == "jax"
+    arguments = {"jit_compile": jit, **arguments}
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, **arguments)
     return model
 
 
-def train(model, batches=3, batch=BATCH, first=0):
-    x, y = (each[first * BATCH :][: batches * BATCH] for each in data(6))
-    model.fit(x, y, batch_size=batch, shuffle=False, verbose=0)
+def train(model):
+    x, y = data(3)
+    model.fit(x, y, batch_size=BATCH, shuffle=False, verbose=0)
     return model.get_weights()
 
 
@@ -88,29 +92,12 @@ def test_it_equals_the_wrapper_it_is_made_of():
     assert_equal(by_hand, trained(learning_rate=0.1, weight_decay=0.05))
 
 
-def test_compiled_equals_eager():
-    model = network()
-    optimizer = optimizers.PathProx(model, 0.1, 0.05)
-    eager = train(
-        compiled(model, optimizer, jit_compile=False, run_eagerly=True)
-    )
-    assert_close(eager, trained(learning_rate=0.1, weight_decay=0.05), 3e-6)
-
-
-def test_rate_zero_is_plain_sgd_bit_for_bit():
-    plain = train(compiled(network(), keras.optimizers.SGD(0.1)))
-    assert_equal(plain, trained(learning_rate=0.1, weight_decay=0.0))
-
-
-def test_accumulated_gradients_equal_the_big_batch():
-    model = network()
-    optimizer = optimizers.PathProx(model, 0.1, 0.05)
-    whole = train(compiled(model, optimizer), batches=4, batch=2 * BATCH)
-    model = network()
-    optimizer = optimizers.PathProx(
-        model, 0.1, 0.05, gradient_accumulation_steps=2
-    )
-    assert_close(whole, train(compiled(model, optimizer), batches=4), 3e-6)
+def test_rate_zero_is_plain_sgd_bit_for_bit_in_xla_too():
+    plain, model = network(), network()
+    optimizer = optimizers.PathProx(model, 0.1, 0.0)
+    for each, by in ((plain, keras.optimizers.SGD(0.1)), (model, optimizer)):
+        train(compiled(each, by, jit_compile=True))
+    assert_equal(plain.get_weights(), model.get_weights())
 
 
 @pytest.mark.parametrize("absorb", [False, True])
@@ -134,16 +121,6 @@ def test_a_loaded_model_takes_the_same_next_step(absorb, tmp_path):
     for each in (model, loaded):
         each.train_on_batch(x, y)
     assert_equal(model.get_weights(), loaded.get_weights())
-
-
-def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
-    unbroken = network()
-    train(compiled(unbroken, optimizers.PathProx(unbroken, 0.1, 0.05)), 6)
-    model = network()
-    train(compiled(model, optimizers.PathProx(model, 0.1, 0.05)), 3)
-    model.save(tmp_path / "model.keras")
-    resumed = keras.saving.load_model(tmp_path / "model.keras")
-    assert_equal(train(resumed, 3, first=3), unbroken.get_weights())
 
 
 def test_mixed_float16_trains_and_a_skipped_step_moves_nothing():
