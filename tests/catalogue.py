@@ -21,6 +21,7 @@ SELECTIONS = {
     "kernels": lambda: where.kernels(),
     "everything": lambda: where.everything(),
     "paths": lambda: where.paths("head/*", "**/kernel"),
+    "regex": lambda: where.regex("head/.*", "kernel$"),
     "combined": lambda: (
         (where.kernels() | where.paths("bias")) & ~where.paths("none/*")
     ),
