@@ -151,7 +151,8 @@ def test_curvature_and_inverses_are_made_for_every_platform(
     measured = len(found)
     optimizer.update_inverses(jit_compile=True)
     assert measured == 1 and len(found) == 2
-    assert not any(found[0].values()), found[0]
+    if not estimator.startswith("generalized"):  # which takes eigenvalues
+        assert not any(found[0].values()), found[0]
     for platform, calls in found[1].items():
         assert calls <= LINEAR_ALGEBRA[platform], platform
 

@@ -40,7 +40,8 @@ class SavesState:
     """
 
     def _keep_state(self):
-        self.saved_state = SavedState(self)
+        # Not by assignment, which a wrapper passes on to the one inside.
+        vars(self)["saved_state"] = SavedState(self)
 
     def __dir__(self):
         # Keras saves what it finds here, and all is in `saved_state`.
@@ -217,7 +218,7 @@ class SavedState(keras.losses.Loss):
         slots = SlotNames(optimizer.variables, model)
         structure = {}
         for index, part in enumerate(parts(optimizer)):
-            if hasattr(part, "saved_structure"):
+            if hasattr(type(part), "saved_structure"):
                 structure[str(index)] = part.saved_structure()
         manifest = {
             "format": FORMAT,
@@ -268,7 +269,9 @@ class SavedState(keras.losses.Loss):
         if len(positions) == len(saved.model):
             for index, part in enumerate(parts(optimizer)):
                 structure = saved.manifest["structure"].get(str(index))
-                if structure is not None and hasattr(part, "saved_structure"):
+                if structure is not None and hasattr(
+                    type(part), "saved_structure"
+                ):
                     part.restore_structure(structure)
         variables = optimizer.variables
         slots = SlotNames(variables, self._model)
@@ -304,7 +307,7 @@ class SavedState(keras.losses.Loss):
     def restored(self) -> None:
         """Tell the optimizer, and those inside of it, of new values."""
         for part in parts(self._optimizer()):
-            if hasattr(part, "after_restore"):
+            if hasattr(type(part), "after_restore"):
                 part.after_restore()
 
     def _assign_scalars(self, saved):
