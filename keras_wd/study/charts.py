@@ -1,13 +1,13 @@
 """The pictures of a comparison, as SVG."""
 
 import io
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from keras_wd.study.findings import WORDS
 from keras_wd.study.findings import name_of
+from keras_wd.study.findings import optimizer_name
 from keras_wd.study.picture import STYLE
 from keras_wd.study.results import Row
 
@@ -16,15 +16,33 @@ COLORS = {
     "coupled": "#d1495b",
     "decoupled": "#1b6ca8",
     "lp": "#2e7d5b",
-    "path_prox": "#8e44ad",
+    "path_norm": "#8e44ad",
     "fixed_norm": "#b7791f",
     "auto_l2": "#0f766e",
 }
-MARKERS = ("o", "s", "^", "D", "v", "P")
+# Told apart without colour as well.
+DASHES = {
+    "none": ":",
+    "coupled": "--",
+    "decoupled": "-",
+    "lp": "-.",
+    "path_norm": (0, (6, 1, 1, 1, 1, 1)),
+    "fixed_norm": (0, (1, 1)),
+    "auto_l2": (0, (8, 2)),
+}
+MARKERS = {
+    "none": "o",
+    "coupled": "s",
+    "decoupled": "^",
+    "lp": "D",
+    "path_norm": "v",
+    "fixed_norm": "P",
+    "auto_l2": "X",
+}
 
 
-def charts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """(title, what it shows, SVG) of every picture there are numbers for."""
+def charts(rows: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
+    """(title, what it shows, SVGs) of every picture there are numbers for."""
     from matplotlib import rc_context
 
     with rc_context({**STYLE, "svg.fonttype": "path", "axes.titlepad": 8}):
@@ -32,12 +50,17 @@ def charts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
             (
                 "Test accuracy",
                 "Mean over the seeds; the bars are one standard error.",
-                _accuracy(rows),
+                _points(rows, "test_accuracy", "test accuracy"),
+            ),
+            (
+                "Test loss",
+                "Mean over the seeds; the bars are one standard error.",
+                _points(rows, "test_loss", "test loss"),
             ),
             (
                 "Validation loss",
                 "Mean over the seeds.",
-                _courses(rows, "val_loss", "cross-entropy"),
+                _courses(rows, "val_loss", "loss"),
             ),
             (
                 "Effective learning rate",
@@ -49,7 +72,8 @@ def charts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
             (
                 "Jacobian norm",
                 "Mean squared norm of the derivative of the outputs by the "
-                "inputs: how sensitive the function is.",
+                "inputs: how sensitive the function is. Marks are where it "
+                "was measured.",
                 _courses(rows, "jacobian_norm", "squared norm"),
             ),
             (
@@ -59,8 +83,8 @@ def charts(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
                 _courses(rows, "effective_damping", "damping"),
             ),
             (
-                "Sparsity and accuracy",
-                "Share of kernel weights below 1e-13.",
+                "Sparsity",
+                "Share of kernel weights below 1e-13, and what it costs.",
                 _sparsity(rows),
             ),
         ]
@@ -79,29 +103,32 @@ def _svg(figure):
     return buffer.getvalue()
 
 
-def _accuracy(rows):
+def _points(rows, number, label):
+    from matplotlib.ticker import MaxNLocator
     from matplotlib.ticker import PercentFormatter
 
-    rows = [row for row in rows if row.done]
+    rows = [row for row in rows if number in row.means]
     if not rows:
-        return ""
-    figure = _figure(8, 0.9 + 0.3 * len(rows))
+        return []
+    figure = _figure(6.2, 0.9 + 0.3 * len(rows))
     panel = figure.subplots()
     for place, row in enumerate(reversed(rows)):
-        mean = row.means["test_accuracy"]
+        mean = row.means[number]
         panel.errorbar(
             mean.value,
             place,
             xerr=mean.error,
-            fmt="o",
+            fmt=MARKERS[row.method],
             color=COLORS[row.method],
             capsize=3,
         )
     panel.set_yticks(range(len(rows)), [name_of(r) for r in reversed(rows)])
     panel.set_ylim(-0.6, len(rows) - 0.4)
-    panel.xaxis.set_major_formatter(PercentFormatter(1.0))
-    panel.set_xlabel("test accuracy")
-    return _svg(figure)
+    panel.xaxis.set_major_locator(MaxNLocator(4))
+    if number.endswith("accuracy"):
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0))
+    panel.set_xlabel(label)
+    return [_svg(figure)]
 
 
 def _courses(rows, log, label):
@@ -111,36 +138,35 @@ def _courses(rows, log, label):
     optimizers = list(
         dict.fromkeys(row.optimizer for row in rows if _moves(row.curve(log)))
     )
-    if not optimizers:
-        return ""
-    columns = min(3, len(optimizers))
-    lines = math.ceil(len(optimizers) / columns)
-    figure = _figure(max(3.4 * columns, 4.5), 2.9 * lines)
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    handles = {}
-    for panel, optimizer in zip(panels, optimizers, strict=False):
-        for row in rows:
+    panels = []
+    for optimizer in optimizers:
+        own = [row for row in rows if row.optimizer == optimizer]
+        figure = _figure(3.6, 3.1)
+        panel = figure.subplots()
+        for row in own:
             curve = row.curve(log)
-            if row.optimizer == optimizer and curve is not None:
-                (handles[row.method],) = panel.plot(
-                    *curve,
-                    color=COLORS[row.method],
-                    marker="o" if len(curve[0]) < 4 else None,
-                )
-        panel.set_title(name_of(row_of(rows, optimizer)).split(" with")[0])
+            if curve is None:
+                continue
+            epochs, values = curve
+            # A line between measurements that lie apart is no measurement.
+            apart = len(epochs) < 4 or np.diff(epochs).max() > 1
+            panel.plot(
+                epochs,
+                values,
+                color=COLORS[row.method],
+                linestyle=DASHES[row.method],
+                marker=MARKERS[row.method] if apart else None,
+                markersize=4,
+                label=WORDS.get(row.method, "no decay"),
+            )
+        panel.set_title(optimizer_name(own[0]))
         panel.set_yscale("log")
         panel.set_xlabel("epoch")
+        panel.set_ylabel(label)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for panel in panels[len(optimizers) :]:
-        panel.set_visible(False)
-    panels[0].set_ylabel(label)
-    figure.legend(
-        handles.values(),
-        [WORDS.get(method, "no decay") for method in handles],
-        loc="outside lower center",
-        ncols=min(4, len(handles)),
-    )
-    return _svg(figure)
+        panel.legend(fontsize=8)
+        panels.append(_svg(figure))
+    return panels
 
 
 def _moves(curve):
@@ -150,36 +176,39 @@ def _moves(curve):
     return len(curve[1]) == 1 or np.ptp(curve[1]) > 1e-3 * abs(curve[1]).max()
 
 
-def row_of(rows: Sequence[Row], optimizer: str) -> Row:
-    """Some row of an optimizer, to take its name from."""
-    return next(row for row in rows if row.optimizer == optimizer)
-
-
 def _sparsity(rows):
+    from matplotlib.ticker import MaxNLocator
     from matplotlib.ticker import PercentFormatter
 
     rows = [row for row in rows if row.done]
     if not any(row.means["sparsity"].value > 0.01 for row in rows):
-        return ""
-    figure = _figure(6.5, 3.6)
-    panel = figure.subplots()
-    optimizers = list(dict.fromkeys(row.optimizer for row in rows))
-    for row in rows:
-        mean = row.means["test_accuracy"]
-        panel.errorbar(
-            row.means["sparsity"].value,
-            mean.value,
-            yerr=mean.error,
-            fmt=MARKERS[optimizers.index(row.optimizer) % len(MARKERS)],
-            color=COLORS[row.method],
-            capsize=3,
-            label=name_of(row),
-        )
-    panel.xaxis.set_major_formatter(PercentFormatter(1.0))
-    panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    panel.set_xlabel("weights below 1e-13")
-    panel.set_ylabel("test accuracy")
-    panel.legend(
-        loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8, frameon=False
-    )
-    return _svg(figure)
+        return []
+    number = "test_accuracy"
+    if not all(number in row.means for row in rows):
+        number = "test_loss"
+    panels = []
+    for optimizer in dict.fromkeys(row.optimizer for row in rows):
+        figure = _figure(3.6, 3.1)
+        panel = figure.subplots()
+        own = [row for row in rows if row.optimizer == optimizer]
+        for row in own:
+            mean = row.means[number]
+            panel.errorbar(
+                row.means["sparsity"].value,
+                mean.value,
+                yerr=mean.error,
+                fmt=MARKERS[row.method],
+                color=COLORS[row.method],
+                capsize=3,
+                label=WORDS.get(row.method, "no decay"),
+            )
+        panel.set_title(optimizer_name(own[0]))
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0))
+        if number == "test_accuracy":
+            panel.yaxis.set_major_formatter(PercentFormatter(1.0))
+        panel.set_xlabel("weights below 1e-13")
+        panel.set_ylabel(number.replace("_", " "))
+        panel.legend(fontsize=8)
+        panels.append(_svg(figure))
+    return panels

@@ -17,6 +17,7 @@ from keras_wd.study import page
 from keras_wd.study import recipes
 from keras_wd.study import report
 from keras_wd.study import results
+from keras_wd.study.command_line import wrapped
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import require
 from keras_wd.study.rates import numbers
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     ]
     results.write_table(runs, os.path.join(folder, TABLE))
     first = settings[cells[0]]
-    sentences = page.write(
+    found = page.write(
         runs,
         os.path.join(folder, REPORT),
         title=f"Weight decay on {data.name}",
@@ -65,8 +66,17 @@ def main(arguments: Sequence[str]) -> int:
         ),
     )
     print()
-    for sentence in sentences:
-        print(f"- {sentence}")
+    for title, sentences in (
+        ("Answer", found.answer),
+        ("Certain", found.certain),
+        ("How it acted", found.mechanisms),
+        ("Not resolved", found.open),
+        ("Notes", found.notes),
+    ):
+        if sentences:
+            print(f"{title}:")
+        for sentence in sentences:
+            print("\n".join(wrapped(f"- {sentence}", "  ")))
     print(f"\nIn {own.output_dir}: {REPORT}, {TABLE}, runs/", flush=True)
     return 0 if any(run.status == "done" for run in runs) else 1
 

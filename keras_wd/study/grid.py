@@ -11,7 +11,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "coupled": ("--decay=l2", "--coupling=coupled"),
     "decoupled": ("--decay=l2",),
     "lp": ("--decay=lp",),
-    "path_prox": ("--decay=path_norm",),
+    "path_norm": ("--decay=path_norm",),
     "fixed_norm": ("--decay=none", "--kernel_constraint=fixed_norm"),
     "auto_l2": ("--decay=l2", "--decay_schedule=auto_l2"),
 }
@@ -25,21 +25,21 @@ RATES: dict[str, dict[str, float]] = {
         "coupled": 0.03,
         "decoupled": 0.03,
         "lp": 1e-3,
-        "path_prox": 1e-3,
+        "path_norm": 1e-3,
         "auto_l2": 0.03,
     },
     "adam": {
         "coupled": 0.01,
         "decoupled": 3.0,
         "lp": 0.1,
-        "path_prox": 0.1,
+        "path_norm": 0.1,
         "auto_l2": 3.0,
     },
     "kfac": {
         "coupled": 0.01,
         "decoupled": 0.3,
         "lp": 0.01,
-        "path_prox": 0.01,
+        "path_norm": 0.01,
         "auto_l2": 0.3,
     },
 }
@@ -89,6 +89,8 @@ def cells(
 ) -> list[Cell]:
     """All runs, seed after seed, so that a part of them is a comparison.
 
+    Plain SGD has no coupled row beside a decoupled one: they are one step.
+
     Args:
         optimizers: names of optimizers.
         methods: keys of `METHODS`.
@@ -100,8 +102,18 @@ def cells(
         for seed, optimizer, method in itertools.product(
             range(seeds), optimizers, methods
         )
+        if not _is_twin(optimizer, method, methods)
         for rate in rates_of(optimizer, method, rates)
     ]
+
+
+def _is_twin(optimizer, method, methods):
+    """Whether a row would be another one trained again.
+
+    Without momentum `w - lr * (g + rate * w)` is the decoupled step; with it,
+    the penalty would enter the velocity.
+    """
+    return optimizer == "sgd" and method == "coupled" and "decoupled" in methods
 
 
 def rates_of(

@@ -14,19 +14,33 @@ NAME = "history.csv"
 
 
 class _Writer(keras.callbacks.Callback):
-    # Unlike Keras's `CSVLogger` it holds no open file when it is interrupted.
+    # Unlike Keras's `CSVLogger` it holds no open file when it is interrupted,
+    # and what an epoch did not measure is an empty field.
     def __init__(self, path):
         super().__init__()
         self._path = path
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch, **dict(sorted((logs or {}).items()))}
-        is_new = not os.path.exists(self._path)
+        header = self._header(row)
         with open(self._path, "a", newline="", encoding="utf-8") as file:
-            lines = csv.DictWriter(file, list(row))
-            if is_new:
-                lines.writeheader()
-            lines.writerow(row)
+            csv.DictWriter(file, header).writerow(row)
+
+    def _header(self, row):
+        """The columns of the file, with those of the row added to it."""
+        lines, known = [], []
+        if os.path.exists(self._path):
+            lines = list(csv.reader(_lines(self._path)))
+            known = lines[0] if lines else []
+        header = known + [name for name in row if name not in known]
+        if header != known:
+            rows = [dict(zip(known, line, strict=True)) for line in lines[1:]]
+            with replacing(self._path) as draft:
+                with open(draft, "w", newline="", encoding="utf-8") as file:
+                    table = csv.DictWriter(file, header)
+                    table.writeheader()
+                    table.writerows(rows)
+        return header
 
 
 def writer(folder: str) -> keras.callbacks.Callback:
@@ -35,7 +49,7 @@ def writer(folder: str) -> keras.callbacks.Callback:
 
 
 def read(folder: str) -> list[dict[str, float]]:
-    """The rows of all epochs so far.
+    """The rows of all epochs so far; each has what its epoch measured.
 
     Raises:
         UsageError: if the file is damaged.
@@ -45,7 +59,7 @@ def read(folder: str) -> list[dict[str, float]]:
         return []
     try:
         return [
-            {name: float(value) for name, value in row.items()}
+            {name: float(v) for name, v in row.items() if v != ""}
             for row in csv.DictReader(_lines(path), strict=True)
         ]
     except (OSError, ValueError, TypeError, csv.Error) as error:

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from keras_wd.study.charts import charts
 from keras_wd.study.files import replacing
 from keras_wd.study.findings import WORDS
+from keras_wd.study.findings import Findings
 from keras_wd.study.findings import findings
 from keras_wd.study.results import Row
 from keras_wd.study.results import Run
+from keras_wd.study.results import best_in_validation
 from keras_wd.study.results import chosen
 from keras_wd.study.results import rows
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
 # Name of a number: (heading, format, format of its standard error).
 _NUMBERS = {
+    "val_accuracy": ("validation accuracy", ".2%", ".2%"),
     "test_accuracy": ("test accuracy", ".2%", ".2%"),
-    "test_loss": ("test loss", ".3f", ".3f"),
+    "test_loss": ("test loss", ".4f", ".4f"),
     "sparsity": ("weights below 1e-13", ".1%", ".1%"),
     "weight_norm": ("weight norm", ".1f", ".1f"),
     "jacobian_norm": ("Jacobian norm²", ".3g", ".2g"),
@@ -33,7 +36,7 @@ def write(
     subtitle: str,
     command: str,
     environment: str,
-) -> list[str]:
+) -> Findings:
     """Write the report; returns its findings.
 
     Args:
@@ -54,11 +57,11 @@ def write(
     )
     every = rows(runs)
     best = chosen(every)
-    sentences = findings(best)
+    found = findings(best)
     text = template.render(
         title=title,
         subtitle=subtitle,
-        findings=sentences,
+        findings=found,
         several_rates=len(every) > len(best),
         header=["optimizer", "decay", "rate", *_headings(best), "runs"],
         table=_table(best),
@@ -66,9 +69,11 @@ def write(
             {
                 "title": name,
                 "caption": caption,
-                "data": base64.b64encode(svg.encode()).decode(),
+                "panels": [
+                    base64.b64encode(svg.encode()).decode() for svg in svgs
+                ],
             }
-            for name, caption, svg in charts(best)
+            for name, caption, svgs in charts(best)
         ],
         runs=[_run(run) for run in runs],
         command=command,
@@ -76,7 +81,7 @@ def write(
     )
     with replacing(path) as draft:
         pathlib.Path(draft).write_text(text, encoding="utf-8")
-    return sentences
+    return found
 
 
 def _known(best):
@@ -88,8 +93,7 @@ def _headings(best):
 
 
 def _table(best: Sequence[Row]) -> list[dict]:
-    done = [row for row in best if row.done]
-    top = max((row.means["test_accuracy"].value for row in done), default=None)
+    top = best_in_validation(best)
     table = []
     for row in best:
         rate = "–" if row.weight_decay is None else f"{row.weight_decay:g}"
@@ -98,8 +102,7 @@ def _table(best: Sequence[Row]) -> list[dict]:
             *(_cell(row, name) for name in _known(best)),
             _text(_ended(row)),
         ]
-        is_best = bool(row.done) and row.means["test_accuracy"].value == top
-        table.append({"cells": cells, "best": is_best})
+        table.append({"cells": cells, "best": row is top})
     return table
 
 
@@ -133,6 +136,7 @@ def _run(run: Run) -> dict:
         "name": run.cell.name,
         "ended": run.status + (f": {run.problem}" if run.problem else ""),
         "test": number("test_accuracy", ".2%"),
+        "loss": number("test_loss", ".4f"),
         "validation": number("val_accuracy", ".2%"),
         "seconds": number("seconds", ".1f"),
     }

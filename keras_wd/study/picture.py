@@ -1,5 +1,6 @@
 """The course of a run as a picture of four panels."""
 
+import math
 from collections.abc import Sequence
 
 SPARSE = "#2e7d5b"
@@ -73,7 +74,7 @@ def draw(
 def _line(panel, epochs, rows, name, **style):
     """A curve, with dots where there are too few epochs for a line."""
     marker = "o" if len(epochs) <= 3 else None
-    values = [row[name] for row in rows]
+    values = [row.get(name, math.nan) for row in rows]
     return panel.plot(epochs, values, marker=marker, **style)[0]
 
 

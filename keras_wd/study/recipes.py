@@ -130,7 +130,7 @@ def _check(settings):
         )
     if settings["decay"] == "path_norm" and settings["batch_norm"]:
         raise UsageError(
-            "--decay=path_norm (path_prox) needs --nobatch_norm: a "
+            "--decay=path_norm needs --nobatch_norm: a "
             "normalization between two layers leaves no pairs of them"
         )
     numbers("hidden_units", settings["hidden_units"], int, 1)

@@ -107,6 +107,14 @@ class Row:
     lost: Sequence[Run]
     means: Mapping[str, Mean]
 
+    def by_seed(self, name: str) -> dict[int, float]:
+        """A number of `COLUMNS` by the seed of the run."""
+        return {
+            run.cell.seed: run.numbers[name]
+            for run in self.done
+            if name in run.numbers
+        }
+
     def curve(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Epochs from 1, and the mean of a log over the runs, where known.
 
@@ -162,19 +170,33 @@ def chosen(found: Sequence[Row]) -> list[Row]:
 
     A rate at which runs were lost is taken only if there is no other.
     """
-    best = {}
+    groups = {}
     for row in found:
-        key = (row.optimizer, row.method)
-        if key not in best or _merit(row) > _merit(best[key]):
-            best[key] = row
-    return list(best.values())
+        groups.setdefault((row.optimizer, row.method), []).append(row)
+    return [best_in_validation(group) or group[0] for group in groups.values()]
+
+
+def best_in_validation(found: Sequence[Row]) -> Row | None:
+    """The row of highest accuracy, or least loss where there is none.
+
+    A row of which runs were lost is taken only if there is no other.
+    """
+    done = [row for row in found if row.done]
+    return max(done, key=_merit, default=None)
 
 
 def _merit(row):
-    if not row.done:
-        return (-2, 0.0, 0.0)
-    accuracy = row.means["val_accuracy"].value
-    return (-len(row.lost), accuracy, -row.means["val_loss"].value)
+    accuracy = row.means.get("val_accuracy")
+    return (
+        -len(row.lost),
+        0.0 if accuracy is None else accuracy.value,
+        -row.means["val_loss"].value,
+    )
+
+
+def label_of(name: str) -> str:
+    """What a number of a split is called: "accuracy", "loss"."""
+    return name.removeprefix("test_").removeprefix("val_").replace("_", " ")
 
 
 def write_table(runs: Sequence[Run], path: str) -> None:

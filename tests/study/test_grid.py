@@ -26,7 +26,7 @@ def test_an_optimizer_without_rates_of_its_own_has_those_of_adam():
 def test_the_flags_of_a_cell_are_those_of_a_run(optimizer, method):
     (cell,) = grid.cells([optimizer], [method], [], 1)
     # Pairs of layers need no normalization between them, FixedNorm needs it.
-    network = "--nobatch_norm" if method == "path_prox" else "--batch_norm"
+    network = "--nobatch_norm" if method == "path_norm" else "--batch_norm"
     settings = config.from_command_line([network, *cell.flags])
     assert settings["optimizer"] == optimizer
     if settings["decay"] != "none":

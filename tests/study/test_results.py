@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from keras_wd.study import findings
 from keras_wd.study import page
@@ -31,6 +32,7 @@ def run(method, seed, accuracy, optimizer="sgd", rate=0.1, status="done",
         "val_loss": 1 - accuracy,
         "sparsity": sparsity,
         "jacobian_norm": course[-1],
+        "weight_norm": 1.0,
         "seconds": 1.0,
         **numbers,
     }
@@ -84,58 +86,132 @@ def sentences(runs):
     return findings.findings(results.chosen(results.rows(runs)))
 
 
-def test_a_difference_within_two_standard_errors_is_none():
-    runs = [
-        *(run("none", s, a) for s, a in enumerate((0.90, 0.94))),
-        *(run("decoupled", s, a) for s, a in enumerate((0.92, 0.95))),
-    ]
-    text = " ".join(sentences(runs))
-    assert "cannot be told from SGD without decay" in text
-    assert "1.50 points, standard error 2.50" in text
+def seeds(method, accuracies, **numbers):
+    return [run(method, s, a, **numbers) for s, a in enumerate(accuracies)]
 
 
-def test_a_larger_difference_is_one():
+def test_pairs_of_one_seed_show_what_means_do_not():
     runs = [
-        *(run("none", s, a) for s, a in enumerate((0.90, 0.91))),
-        *(run("coupled", s, a) for s, a in enumerate((0.90, 0.91))),
-        *(run("decoupled", s, a) for s, a in enumerate((0.95, 0.96))),
+        *seeds("none", (0.80, 0.90, 0.85, 0.95)),
+        *seeds("coupled", (0.81, 0.89, 0.86, 0.94)),
+        *seeds("decoupled", (0.8201, 0.9199, 0.8702, 0.9698)),
     ]
-    text = " ".join(sentences(runs))
-    assert "is higher in test accuracy than SGD without decay" in text
-    assert "Decoupled decay is higher than coupled decay for SGD" in text
+    rows = {row.method: row for row in results.rows(runs)}
+    found = findings.comparisons(list(rows.values()))
+    assert len(found) == 6
+    p_values = [
+        stats.ttest_rel(
+            *(
+                [r.numbers[c.number] for r in each.done]
+                for each in (c.row, c.other)
+            )
+        ).pvalue
+        for c in found
+    ]
+    for one, p in zip(found, p_values, strict=True):
+        assert one.difference.p == pytest.approx(p)
+        smaller = sum(other < p * 0.999 for other in p_values)
+        assert one.p >= min(1, p * (6 - smaller)) * 0.999
+    certain = {(c.row.method, c.other.method) for c in found if c.is_certain}
+    assert certain == {("decoupled", "none")}
+    text = sentences(runs)
+    (sentence,) = text.certain
+    assert "decoupled decay at 0.1 is better than no decay" in sentence
+    assert "test accuracy +2.00 ± 0.01 points" in sentence
+    assert "Take SGD with decoupled decay at 0.1" in text.answer[0]
+    assert "is certain" in text.answer[1]
+    # What the fewest seeds would resolve comes first.
+    assert "decoupled decay at 0.1 cannot be told from coupled" in text.open[0]
+    assert "seeds would resolve the" in text.open[0]
 
 
 def test_one_seed_proves_nothing():
-    text = " ".join(sentences([run("none", 0, 0.9), run("lp", 0, 0.5)]))
-    assert "run more seeds" in text and "is higher" not in text
+    text = sentences([run("none", 0, 0.9), run("lp", 0, 0.5)])
+    assert "a single seed proves nothing" in text.open[0]
+    assert not text.certain
 
 
-def test_the_mechanisms_are_told_from_the_numbers():
+def test_the_answer_is_chosen_in_validation():
     runs = [
-        run("none", 0, 0.9, course=(8.0, 2.0)),
-        run("decoupled", 0, 0.9, course=(8.0, 12.0)),
+        *seeds("none", (0.8, 0.81, 0.82), val_accuracy=0.95),
+        *seeds("lp", (0.9, 0.91, 0.93), val_accuracy=0.90),
     ]
-    text = " ".join(sentences(runs))
-    assert "went to 0.25 times its first value without decay" in text
-    assert "1.5 times with decoupled decay" in text
-    assert "ended at 2 without decay and at 12" in text
+    assert "Take SGD without decay" in sentences(runs).answer[0]
+    runs = [
+        *seeds("none", (0.9, 0.9101, 0.93, 0.9), val_accuracy=0.90),
+        *seeds("lp", (0.8, 0.81, 0.8301, 0.8), val_accuracy=0.95),
+    ]
+    assert "certainly worse" in sentences(runs).answer[1]
+
+
+def test_a_run_without_its_pair_is_left_out():
+    runs = [
+        *seeds("none", (0.9, 0.8, 0.7)),
+        *seeds("lp", (0.91, 0.81)),
+        run("lp", 2, 0.1, status="diverged"),
+    ]
+    found = findings.comparisons(results.rows(runs))
+    assert [c.difference.seeds for c in found] == [2, 2]
+    assert "Of 3 runs of SGD with p-norm decay at 0.1, 1 diverged." in (
+        sentences(runs).notes
+    )
+
+
+@pytest.mark.parametrize(
+    "optimizer, effect, expected",
+    [
+        ("sgd", {"relative_rate": (0.3, 3.0)}, "effective learning rate"),
+        ("kfac", {"effective_damping": (4.0, 1.0)}, "effective damping"),
+        ("kfac", {"jacobian_norm": (4.0, 1.0)}, "Jacobian norm"),
+    ],
+)
+def test_the_mechanism_that_moved_is_named(optimizer, effect, expected):
+    ((name, (without, with_decay)),) = effect.items()
+    steady = {"jacobian_norm": 1.0}
+    runs = [
+        *seeds("none", (0.8, 0.9), optimizer=optimizer,
+               **{**steady, name: without}),
+        *seeds("decoupled", (0.8, 0.9), optimizer=optimizer,
+               **{**steady, name: with_decay}),
+    ]  # fmt: skip
+    (sentence,) = sentences(runs).mechanisms
+    assert f"acted through the {expected}" in sentence
+    assert f"{with_decay / without:.2g} times" in sentence
+
+
+def test_no_mechanism_is_named_that_one_seed_contradicts():
+    runs = [
+        run("none", 0, 0.9, jacobian_norm=2.0),
+        run("none", 1, 0.9, jacobian_norm=2.0),
+        run("decoupled", 0, 0.9, jacobian_norm=1.0),
+        run("decoupled", 1, 0.9, jacobian_norm=3.0),
+    ]
+    assert "none of the known mechanisms" in sentences(runs).mechanisms[0]
 
 
 def test_sparse_methods_at_their_cost():
     runs = [
         run("none", 0, 0.9),
         run("lp", 0, 0.85, sparsity=0.9),
-        run("path_prox", 0, 0.9, sparsity=0.5),
+        run("path_norm", 0, 0.9, sparsity=0.5),
     ]
-    text = " ".join(sentences(runs))
-    assert "p-norm decay at 0.1 leaves 10.0% of the weights, 5.00" in text
+    (sentence,) = sentences(runs).notes
+    assert "p-norm decay at 0.1 leaves 10.0% of the weights" in sentence
+    assert "-5.00 points" in sentence
 
 
-def test_lost_runs_are_told():
-    runs = [run("lp", 0, 0.9), run("lp", 1, 0.1, status="diverged")]
-    assert "Of 2 runs of SGD with p-norm decay at 0.1 1 diverged." in (
-        sentences(runs)
-    )
+def test_the_effective_rate_is_of_the_epochs_that_measured_it():
+    """A schedule moves between two measurements; their ratio stays."""
+    one = run("none", 0, 0.9, course=(1.0, 1.0, 1.0, 1.0))
+    for epoch, rate in enumerate((0.4, 0.3, 0.2, 0.1)):
+        one.epochs[epoch]["learning_rate"] = rate
+        del one.epochs[epoch]["effective_learning_rate"]
+    for epoch in (0, 3):  # what K-FAC measures is what is scheduled
+        rate = one.epochs[epoch]["learning_rate"]
+        one.epochs[epoch]["effective_learning_rate"] = rate
+    (row,) = results.rows([one])
+    epochs, values = row.curve("relative_rate")
+    assert epochs.tolist() == [1, 4] and values.tolist() == [1.0, 1.0]
 
 
 def test_the_page_escapes_what_users_name(tmp_path):
@@ -155,7 +231,7 @@ def test_a_comparison_in_which_everything_was_lost_still_has_a_page(tmp_path):
     path = tmp_path / "report.html"
     lost = results.Run(Cell("sgd", "none", None, 0), "failed", "killed", {}, [])
     found = page.write([lost], str(path), "digits", "", "", "")
-    assert "Of 1 runs of SGD without decay 1 failed." in found
+    assert "Of 1 runs of SGD without decay, 1 failed." in found.notes
     assert "failed: killed" in path.read_text()
 
 
