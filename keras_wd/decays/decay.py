@@ -10,6 +10,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
+from keras_wd.decays.options import HasOptions
 from keras_wd.decays.options import restored_anchor
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
@@ -20,7 +21,7 @@ from keras_wd.schedules import serialize_rate
 COUPLINGS = ("coupled", "decoupled", "independent")
 
 
-class Decay(abc.ABC):
+class Decay(HasOptions, abc.ABC):
     """What happens to the selected weights at every update.
 
     A decay is a recipe without state: `WeightDecay` resolves it when it is
@@ -43,6 +44,8 @@ class Decay(abc.ABC):
             `kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         name: the name of the rate in logs; made from the class if None.
+        **options: `cautious`, `metric`, `anchor`, where the rule has them;
+            see `HasOptions`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -51,13 +54,6 @@ class Decay(abc.ABC):
     # Whether `shrink` reads the weights before the step. Reading them costs a
     # pass over memory in programs that are not fused.
     needs_previous = True
-    # Whether a weight decays only where the inner step did not move it away
-    # from zero; see `check_cautious`.
-    cautious = False
-    # "optimizer": the strength is a tensor per variable; see `check_metric`.
-    metric = None
-    # What the weights are pulled toward in place of zero; see `check_anchor`.
-    anchor = None
     couplings = COUPLINGS
 
     def __init__(
@@ -66,6 +62,7 @@ class Decay(abc.ABC):
         where: selections.Selection | None = None,
         coupling: str = "decoupled",
         name: str | None = None,
+        **options,
     ):
         self.weight_decay = check_rate("weight_decay", weight_decay)
         if where is None:
@@ -73,6 +70,7 @@ class Decay(abc.ABC):
         self.where = selections.check_selection("where", where)
         self.coupling = check_choice("coupling", coupling, self.couplings)
         self.name = check_name("name", name) or _snake_case(type(self).__name__)
+        self._set_options(self.coupling, options)
 
     def select(self, variables: Sequence[keras.Variable]) -> list[int]:
         """Positions of the variables this decay acts on, in its order."""
@@ -127,6 +125,7 @@ class Decay(abc.ABC):
             "where": keras.saving.serialize_keras_object(self.where),
             "coupling": self.coupling,
             "name": self.name,
+            **self._options_config(),
         }
 
     @classmethod

@@ -8,9 +8,6 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
-from keras_wd.decays.options import anchor_config
-from keras_wd.decays.options import check_anchor
-from keras_wd.decays.options import check_metric
 from keras_wd.errors import check_axis
 from keras_wd.errors import check_axis_fits
 from keras_wd.ops import group_norm
@@ -77,9 +74,9 @@ class GroupLasso(SeparableDecay):
         metric: str | None = None,
         anchor: str | keras.Model | None = None,
     ):
-        super().__init__(weight_decay, where, coupling, name)
-        self.anchor = check_anchor(anchor)
-        self.metric = check_metric(metric, self.coupling)
+        super().__init__(
+            weight_decay, where, coupling, name, metric=metric, anchor=anchor
+        )
         self.axis = check_axis("axis", axis)
 
     def check(self, variables: Sequence[keras.Variable]) -> None:
@@ -101,9 +98,4 @@ class GroupLasso(SeparableDecay):
 
     def get_config(self) -> dict:
         axis = list(self.axis) if isinstance(self.axis, tuple) else self.axis
-        return {
-            **super().get_config(),
-            "axis": axis,
-            "metric": self.metric,
-            "anchor": anchor_config(self.anchor),
-        }
+        return {**super().get_config(), "axis": axis}

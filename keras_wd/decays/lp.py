@@ -9,10 +9,6 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_wd import backend
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
-from keras_wd.decays.options import anchor_config
-from keras_wd.decays.options import check_anchor
-from keras_wd.decays.options import check_cautious
-from keras_wd.decays.options import check_metric
 from keras_wd.errors import check_number
 from keras_wd.ops import lp_gradient
 from keras_wd.ops import lp_penalty
@@ -74,9 +70,14 @@ class L2(SeparableDecay):
         cautious: bool = False,
         anchor: str | keras.Model | None = None,
     ):
-        super().__init__(weight_decay, where, coupling, name)
-        self.anchor = check_anchor(anchor)
-        self.cautious = check_cautious(cautious, self.coupling)
+        super().__init__(
+            weight_decay,
+            where,
+            coupling,
+            name,
+            cautious=cautious,
+            anchor=anchor,
+        )
 
     def shrink_one(self, weight, previous, strength):
         return ops.where(strength > 0, weight - strength * previous, weight)
@@ -86,13 +87,6 @@ class L2(SeparableDecay):
 
     def penalty_one(self, weight):
         return lp_penalty(weight, 2)
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "cautious": self.cautious,
-            "anchor": anchor_config(self.anchor),
-        }
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -154,10 +148,15 @@ class L1(SeparableDecay):
         metric: str | None = None,
         anchor: str | keras.Model | None = None,
     ):
-        super().__init__(weight_decay, where, coupling, name)
-        self.cautious = check_cautious(cautious, self.coupling)
-        self.anchor = check_anchor(anchor)
-        self.metric = check_metric(metric, self.coupling)
+        super().__init__(
+            weight_decay,
+            where,
+            coupling,
+            name,
+            cautious=cautious,
+            metric=metric,
+            anchor=anchor,
+        )
 
     def shrink_one(self, weight, previous, strength):
         return soft_threshold(weight, strength)
@@ -167,14 +166,6 @@ class L1(SeparableDecay):
 
     def penalty_one(self, weight):
         return lp_penalty(weight, 1)
-
-    def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "cautious": self.cautious,
-            "metric": self.metric,
-            "anchor": anchor_config(self.anchor),
-        }
 
 
 class _PowerDecay(SeparableDecay):
@@ -187,8 +178,9 @@ class _PowerDecay(SeparableDecay):
         where: selections.Selection | None = None,
         coupling: str = "decoupled",
         name: str | None = None,
+        **options,
     ):
-        super().__init__(weight_decay, where, coupling, name)
+        super().__init__(weight_decay, where, coupling, name, **options)
         self.p = self._check_p(p)
 
     @staticmethod
@@ -261,8 +253,9 @@ class Lp(_PowerDecay):
         name: str | None = None,
         cautious: bool = False,
     ):
-        super().__init__(weight_decay, p, where, coupling, name)
-        self.cautious = check_cautious(cautious, self.coupling)
+        super().__init__(
+            weight_decay, p, where, coupling, name, cautious=cautious
+        )
 
     def check(self, variables: Sequence[keras.Variable]) -> None:
         if self.p >= 2 or self.coupling == "coupled":
@@ -284,9 +277,6 @@ class Lp(_PowerDecay):
         return lp_shrink(
             weight, previous, strength, self.p, backend.tracing_for_xla()
         )
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "cautious": self.cautious}
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -349,8 +339,7 @@ class ProximalLp(_PowerDecay):
                 "decays.Lp(..., coupling='coupled'), which adds the gradient "
                 "of the same penalty."
             )
-        super().__init__(weight_decay, p, where, coupling, name)
-        self.metric = check_metric(metric, self.coupling)
+        super().__init__(weight_decay, p, where, coupling, name, metric=metric)
 
     @staticmethod
     def _check_p(p):
@@ -358,6 +347,3 @@ class ProximalLp(_PowerDecay):
 
     def shrink_one(self, weight, previous, strength):
         return prox_lp(weight, strength, self.p, backend.tracing_for_xla())
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "metric": self.metric}

@@ -58,8 +58,10 @@ def check_metric(metric: str | None, coupling: str) -> str | None:
     return metric
 
 
-def check_anchor(anchor: str | keras.Model | None) -> str | keras.Model | None:
-    """Return what a decay pulls toward, or raise.
+def check_anchor(
+    anchor: str | keras.Model | None, coupling: str
+) -> str | keras.Model | None:
+    """Return what a decay pulls toward, or raise; for every coupling.
 
     None is zero, `"start"` the weights when the optimizer is built; else the
     weights of the same names of a built model, or of a `.keras` file.
@@ -85,6 +87,49 @@ def check_anchor(anchor: str | keras.Model | None) -> str | keras.Model | None:
 def anchor_config(anchor: str | keras.Model | None) -> str | None:
     """An anchor as plain Python: a model's weights are in the saved state."""
     return "start" if isinstance(anchor, keras.Model) else anchor
+
+
+_CHECKS = {
+    "cautious": check_cautious,
+    "metric": check_metric,
+    "anchor": check_anchor,
+}
+
+
+class HasOptions:
+    """What a rule shares with others: validates, holds and serialises it.
+
+    A rule that has an option passes it to `Decay.__init__` by its name.
+
+    Attributes:
+        cautious: whether a weight decays only where the inner step did not
+            move it away from zero; see `check_cautious`.
+        metric: "optimizer" if the strength is a tensor per variable; see
+            `check_metric`.
+        anchor: what the weights are pulled toward in place of zero; see
+            `check_anchor`.
+    """
+
+    cautious = False
+    metric = None
+    anchor = None
+
+    def _set_options(self, coupling, options):
+        self._options = tuple(options)
+        for name, value in options.items():
+            if name not in _CHECKS:
+                raise TypeError(
+                    f"{type(self).__name__} got an unexpected keyword argument "
+                    f"{name!r}"
+                )
+            setattr(self, name, _CHECKS[name](value, coupling))
+
+    def _options_config(self):
+        """The options of this rule as plain Python."""
+        config = {name: getattr(self, name) for name in self._options}
+        if "anchor" in config:
+            config["anchor"] = anchor_config(config["anchor"])
+        return config
 
 
 def restored_anchor(anchor: str | None) -> str | None:
