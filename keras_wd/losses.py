@@ -51,8 +51,12 @@ class OutputLoss:
     def settings(self) -> dict:
         """The loss's arguments, such as `from_logits` and `reduction`."""
         settings = {"reduction": self.loss.reduction}
-        if type(self.loss) is not _FunctionLoss:
-            settings.update(self.loss.get_config())
+        if isinstance(self.loss, _FunctionLoss):
+            if type(self.loss) is _FunctionLoss:
+                return settings
+            # Keras 3.15 leaves `axis` out of the configuration of a class.
+            settings.update(_FunctionLoss.get_config(self.loss))
+        settings.update(self.loss.get_config())
         return settings
 
 

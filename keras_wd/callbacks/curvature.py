@@ -6,7 +6,7 @@ from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_count
 from keras_wd.errors import check_flag
-from keras_wd.optimizers.chain import chain
+from keras_wd.optimizers.chain import parts
 from keras_wd.optimizers.kfac import KFAC
 
 
@@ -44,8 +44,8 @@ class Curvature(keras.callbacks.Callback):
 
     Raises:
         ValueError: if an argument is out of range or `data` is empty; when
-            `fit` starts, if the model's optimizer is not KFAC, or a first
-            pass would have no end.
+            `fit` starts, if the model's optimizer is not KFAC and has no
+            KFAC inside, or a first pass would have no end.
 
     >>> import keras
     >>> import numpy as np
@@ -150,16 +150,17 @@ class Curvature(keras.callbacks.Callback):
 
 
 def _optimizers_of(model):
-    return chain(getattr(model, "optimizer", None))
+    return parts(getattr(model, "optimizer", None))
 
 
 def _kfac_of(model):
     optimizers = _optimizers_of(model)
-    for one in optimizers:
-        if isinstance(one, KFAC):
-            return one
-    kinds = " of ".join(type(one).__name__ for one in optimizers)
+    found = [one for one in optimizers if isinstance(one, KFAC)]
+    if len(found) == 1:
+        return found[0]
+    kinds = ", ".join(type(one).__name__ for one in optimizers)
     raise ValueError(
-        "`Curvature` must be used with keras_wd.optimizers.KFAC, alone or "
-        f"wrapped. Received: optimizer={kinds}."
+        "`Curvature` must be used with one keras_wd.optimizers.KFAC, alone, "
+        "wrapped, or in a MultiOptimizer, whose map may give it to several "
+        f"patterns. Received: optimizer={kinds}."
     )

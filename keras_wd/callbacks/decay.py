@@ -8,7 +8,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
-from keras_wd.optimizers.chain import chain
+from keras_wd.optimizers.chain import parts
 from keras_wd.optimizers.rates import number_of
 from keras_wd.optimizers.weight_decay import WeightDecay
 
@@ -63,7 +63,8 @@ class DecayCallback(keras.callbacks.Callback):
     def set_model(self, model: keras.Model) -> None:
         """Note what the optimizer holds before anything is restored."""
         super().set_model(model)
-        found = _wrapper_of(getattr(model, "optimizer", None))
+        found = self._found(getattr(model, "optimizer", None))
+        found = found[0] if len(found) == 1 else None
         self._memories = None if found is None else found.callback_memory
         self._is_resumed = None
         # Of every `compile` a new one.
@@ -107,19 +108,33 @@ class DecayCallback(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add the rate to the logs."""
         if logs is not None:
-            logs.update(rate_logs(self._optimizer))
+            logs.update(rate_logs(self.model.optimizer))
 
     @property
     def _optimizer(self):
         optimizer = getattr(self.model, "optimizer", None)
-        found = _wrapper_of(optimizer)
-        if found is None:
+        found = self._found(optimizer)
+        if len(found) > 1:
+            names = {one.name: list(one.decays) for one in found}
+            raise ValueError(
+                "`decay` must name a decay that only one of the optimizers in "
+                f"the MultiOptimizer has: {names}. Received: "
+                f"decay={self.decay!r}. Name it, such as "
+                "decays.L2(0.1, name='head')."
+            )
+        if not found:
             raise ValueError(
                 f"`{type(self).__name__}` must be used with "
                 "keras_wd.optimizers.WeightDecay or one of its subclasses. "
                 f"Received: optimizer={type(optimizer).__name__}."
             )
-        return found
+        return found[0]
+
+    def _found(self, optimizer):
+        """The wrappers that may be meant."""
+        found = wrappers(optimizer)
+        named = [one for one in found if self.decay in one.decays]
+        return named or found
 
     @property
     def rate(self) -> float:
@@ -172,15 +187,20 @@ class DecayCallback(keras.callbacks.Callback):
         self._memory = memories[key] = _Memory(found, self.params)
 
 
-def _wrapper_of(optimizer):
-    return next(
-        (o for o in chain(optimizer) if isinstance(o, WeightDecay)), None
-    )
+def wrappers(optimizer: keras.optimizers.Optimizer | None) -> list:
+    """Every `WeightDecay` in an optimizer; a `MultiOptimizer` has several."""
+    return [one for one in parts(optimizer) if isinstance(one, WeightDecay)]
 
 
-def rate_logs(optimizer: WeightDecay) -> dict[str, float]:
+def rate_logs(optimizer: keras.optimizers.Optimizer) -> dict[str, float]:
     """The rates of all decays, by their names in the logs."""
-    rates = optimizer.current_weight_decay()
-    if len(rates) == 1:
-        return {"weight_decay": next(iter(rates.values()))}
-    return {f"weight_decay_{name}": rate for name, rate in rates.items()}
+    found = wrappers(optimizer)
+    logs = {}
+    for one in found:
+        prefix = "weight_decay" + (f"_{one.name}" if len(found) > 1 else "")
+        rates = one.current_weight_decay()
+        if len(rates) == 1:
+            logs[prefix] = next(iter(rates.values()))
+            continue
+        logs.update((f"{prefix}_{name}", rate) for name, rate in rates.items())
+    return logs

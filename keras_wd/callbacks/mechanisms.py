@@ -27,7 +27,6 @@ from keras_wd.metrics.weights import sparsity
 from keras_wd.metrics.weights import weight_norm
 from keras_wd.optimizers.chain import chain
 from keras_wd.optimizers.kfac import KFAC
-from keras_wd.optimizers.weight_decay import WeightDecay
 
 
 class Mechanisms(keras.callbacks.Callback):
@@ -180,9 +179,7 @@ class Mechanisms(keras.callbacks.Callback):
             numbers.update(self._of_directions(model, number))
         if logs is not None:
             logs.update(numbers)
-            for optimizer in chain(model.optimizer):
-                if isinstance(optimizer, WeightDecay):
-                    logs.update(rate_logs(optimizer))
+            logs.update(rate_logs(model.optimizer))
 
     def _path_norm(self, model):
         rule, variables = self._decay, list(model.trainable_variables)

@@ -112,6 +112,7 @@ class Engine:
         x, y, sample_weight = batch
         wide = _is_wide(model)
         x, sample_weight = _tensors(x, wide), _tensors(sample_weight, wide)
+        _check_examples(x)
         self.register(model, x)
         objective, program = self._program(model, loss)
         if not objective.uses_labels:
@@ -217,6 +218,15 @@ class Engine:
         """Take over the registration of a saved optimizer."""
         if config is not None:
             self.registration = Registration.from_config(config)
+
+
+def _check_examples(x):
+    shapes = [tuple(part.shape) for part in keras.tree.flatten(x)]
+    if any(shape and shape[0] == 0 for shape in shapes):
+        raise ValueError(
+            "`x` must have at least one example. Received: inputs of shape "
+            f"{', '.join(map(str, shapes))}."
+        )
 
 
 def _is_wide(model):

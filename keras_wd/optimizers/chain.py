@@ -12,8 +12,11 @@ def chain(optimizer: keras.optimizers.Optimizer | None) -> list:
     return found
 
 
-def parts(optimizer: keras.optimizers.Optimizer) -> list:
-    """The optimizer and all inside of it, in a fixed order."""
+def parts(optimizer: keras.optimizers.Optimizer | None) -> list:
+    """The optimizer and all inside of it, in a fixed order.
+
+    A `MultiOptimizer` has several, of which a chain knows nothing.
+    """
     found = []
     for one in chain(optimizer):
         found.append(one)

@@ -49,7 +49,9 @@ def _refusal(inner, kind):
     if isinstance(inner, keras.optimizers.MultiOptimizer):
         return (
             "an optimizer with one learning rate",
-            "Put a WeightDecay around each optimizer of the OptimizerMap.",
+            "Put a WeightDecay around each optimizer of the OptimizerMap that "
+            "shall decay: MultiOptimizer(OptimizerMap(WeightDecay(Adam(), a), "
+            "{'head/.*': WeightDecay(SGD(), b)})).",
         )
     for name in _READS_WEIGHTS:
         if isinstance(inner, getattr(keras.optimizers, name, ())):
@@ -84,6 +86,12 @@ def _refusal(inner, kind):
 def _without_decay(kind, argument):
     if kind == "AdamW":
         return "use keras.optimizers.Adam inside."
+    if kind == "Muon":
+        return (
+            "pass weight_decay=None and adam_weight_decay=None to Muon, and "
+            "two decays for its two rates, [L2(a, where=where.kernels()), "
+            "L2(b, where=~where.kernels())]."
+        )
     return f"pass {argument}=None or 0.0 to the inner optimizer."
 
 

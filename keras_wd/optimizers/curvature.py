@@ -9,7 +9,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_number
 from keras_wd.kfac import report
-from keras_wd.optimizers.chain import chain
+from keras_wd.optimizers.chain import parts
 from keras_wd.optimizers.rates import number_of
 
 NO_CURVATURE = (
@@ -119,7 +119,7 @@ class MeasuresCurvature:
                 "first, or give it an `Input`."
             )
         outer = getattr(model, "optimizer", None)
-        holder = outer if self in chain(outer) else self
+        holder = outer if self in parts(outer) else self
         if not holder.built:
             with seam.scope(model):
                 holder.build(model.trainable_variables)

@@ -157,8 +157,11 @@ class SavedState(keras.losses.Loss):
                 for entry in manifest["variables"]
             },
         )
-        if _MEMORY in keys:
-            optimizer.callback_memory = _from_bytes(store[_MEMORY])
+        if hasattr(type(optimizer), "callback_memory"):
+            # Of a file without any, none: what is there is of another run.
+            optimizer.callback_memory = (
+                _from_bytes(store[_MEMORY]) if _MEMORY in keys else {}
+            )
         if optimizer.built:
             self._restore(saved)
             return

@@ -45,7 +45,9 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     `coupling="decoupled"` and `s = rate` for `"independent"`. A `"coupled"`
     decay adds `rate * gradient of its penalty` to the gradient instead.
 
-    Convention: the learning rate is the scheduled one of this very step; the
+    Convention: the learning rate is the scheduled one of this very step,
+    `inner_optimizer.learning_rate`, also where the inner step takes a multiple
+    of it, as Muon's `adam_lr_ratio` says and Adafactor does by itself; the
     rate is a function of `iterations`, which counts real updates. Under
     gradient accumulation a decay acts once per real update. A step that loss
     scaling skips decays nothing. A variable without a gradient is not decayed

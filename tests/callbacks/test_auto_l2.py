@@ -163,6 +163,15 @@ def test_a_loaded_run_goes_on_with_rate_and_history(tmp_path, kind):
     assert rates == pytest.approx([1e-7])
 
 
+def test_a_file_without_memory_takes_away_what_is_there(tmp_path):
+    fresh = compiled_network(optimizers.SGDW(1e-30, weight_decay=0.1))
+    fresh.optimizer.build(fresh.trainable_variables)
+    fresh.save_weights(tmp_path / "m.weights.h5")
+    model, _ = flat_run(epochs=1)
+    model.load_weights(tmp_path / "m.weights.h5")
+    assert model.optimizer.callback_memory == {}
+
+
 def test_the_loss_is_that_of_a_training_step_without_the_penalty():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

@@ -322,6 +322,18 @@ def test_a_loss_with_another_formula_is_refused():
             factors(mlp(3), X, loss=loss)
 
 
+@pytest.mark.parametrize("kind", [SPARSE, keras.losses.CategoricalCrossentropy])
+def test_classes_on_another_axis_are_refused(kind):
+    model = keras.Sequential([keras.Input((5, 3)), layers.Dense(3)])
+    with pytest.raises(ValueError, match="last axis. Received: axis=1"):
+        factors(model, array(1, 2, 5, 3), loss=kind(True, axis=1))
+
+
+def test_no_examples_are_refused():
+    with pytest.raises(ValueError, match=r"at least one example.*\(0, 3\)"):
+        factors(mlp(3), X[:0], loss=MSE())
+
+
 def pooled():
     model = keras.Sequential(
         [

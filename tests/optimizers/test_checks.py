@@ -33,7 +33,7 @@ REFUSED = {
         lambda: keras.optimizers.Muon(
             weight_decay=None, adam_weight_decay=0.25
         ),
-        "adam_weight_decay=0.25",
+        "adam_weight_decay=0.25.*two decays for its two rates",
     ),
     "Ftrl": (lambda: keras.optimizers.Ftrl(), "does not read the weights"),
     "ScheduleFreeAdamW": (
