@@ -158,10 +158,8 @@ class SavedState(keras.losses.Loss):
             },
         )
         if hasattr(type(optimizer), "callback_memory"):
-            # Of a file without any, none: what is there is of another run.
-            optimizer.callback_memory = (
-                _from_bytes(store[_MEMORY]) if _MEMORY in keys else {}
-            )
+            memory = _from_bytes(store[_MEMORY]) if _MEMORY in keys else {}
+            optimizer.callback_memory = memory
         if optimizer.built:
             self._restore(saved)
             return

@@ -270,8 +270,6 @@ def multi_around(subject: Subject, folder):
     """A subject for one layer, and another optimizer for the rest."""
     if subject.pairs:
         raise Impossible("its pairs go over layers of both parts")
-    if subject.curvature:
-        raise Impossible("its curvature is that of a whole model")
     model, other = network(), keras.optimizers.SGD(0.1)
     both = keras.optimizers.MultiOptimizer(
         keras.optimizers.OptimizerMap(
