@@ -1,17 +1,20 @@
 """Selections: which variables a decay acts on.
 
-A selection looks at one variable (its rank and its path) and picks it or not.
-Selections combine with `&`, `|` and `~`, are saved with the optimizer, and are
-resolved once, when the optimizer is built. Three known rules:
+A selection looks at a variable and picks it or not: by its path and rank
+(`kernels`, `embeddings`, `tokens`, `paths`, `regex`), or by the class of the
+layer that holds it (`attention`, `normalizations`, `layers`). Selections
+combine with `&`, `|` and `~`, are saved with the optimizer, and are resolved
+once, when the optimizer is built. Four known rules:
 
-    PyTorch recipes, timm    kernels()
-    Keras AdamW              everything()
-    BERT fine-tuning         kernels() & ~paths("**/embeddings/*")
+    PyTorch recipes, timm           kernels()
+    Keras AdamW                     everything()
+    BERT fine-tuning                everything() & ~normalizations()
+                                    & ~paths("**/bias")
+    no decay of embedding tables    kernels() & ~embeddings()
 
 A path is Keras's `variable.path`, such as `sequential/dense_1/kernel`.
 """
 
-import abc
 import re
 from collections.abc import Sequence
 
@@ -20,81 +23,33 @@ import keras
 from keras_wd.patterns import Patterns
 from keras_wd.patterns import nearest
 from keras_wd.patterns import shortest_endings
+from keras_wd.roles import attention
+from keras_wd.roles import embeddings
+from keras_wd.roles import kernels
+from keras_wd.roles import layers
+from keras_wd.roles import normalizations
+from keras_wd.roles import tokens
+from keras_wd.selection import Selection
+from keras_wd.selection import check_selection
+from keras_wd.selection import path_of
 
-__all__ = ["Selection", "everything", "kernels", "paths", "resolve"]
+__all__ = [
+    "Selection",
+    "attention",
+    "embeddings",
+    "everything",
+    "kernels",
+    "layers",
+    "normalizations",
+    "paths",
+    "regex",
+    "resolve",
+    "tokens",
+]
 
 
 def __dir__():
     return __all__
-
-
-_ADDS_OR_SCALES = frozenset(("bias", "gamma", "beta"))
-
-
-class Selection(abc.ABC):
-    """Picks variables by what they are. Subclass it and register the class.
-
-    A subclass defines `picks(variable)` and, if its constructor takes
-    arguments, `get_config()`.
-    """
-
-    @abc.abstractmethod
-    def picks(self, variable: keras.Variable) -> bool:
-        """Whether `variable` (it has `path` and `shape`) is selected."""
-
-    def get_config(self) -> dict:
-        """The constructor's arguments as plain Python."""
-        return {}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "Selection":
-        """The inverse of `get_config`."""
-        return cls(**config)
-
-    def __and__(self, other: "Selection") -> "Selection":
-        return _And(self, other)
-
-    def __or__(self, other: "Selection") -> "Selection":
-        return _Or(self, other)
-
-    def __invert__(self) -> "Selection":
-        return _Not(self)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and (
-            self.get_config() == other.get_config()
-        )
-
-    def __hash__(self) -> int:
-        return hash(repr(self))
-
-
-@keras.saving.register_keras_serializable("keras_wd.where")
-class kernels(Selection):  # noqa: N801
-    """Weights that multiply: rank at least 2 and not a bias.
-
-    Dense `(fan_in, units)`, convolution `(..., channels_in, units)`,
-    recurrent, attention and embedding matrices. Not biases nor the scales and
-    shifts of normalizations, even where they have rank 2 (attention, GRU,
-    normalization over two axes): variables whose last path segment has the
-    word `bias`, `gamma` or `beta`, as in `bias` or `output_bias`.
-
-    >>> import keras, keras_wd
-    >>> model = keras.Sequential(
-    ...     [keras.Input((4,)), keras.layers.Dense(2, name="head")], name="m"
-    ... )
-    >>> keras_wd.where.resolve(keras_wd.where.kernels(), model)
-    ['m/head/kernel']
-    """
-
-    def picks(self, variable: keras.Variable) -> bool:
-        role = path_of(variable).split("/")[-1]
-        return len(variable.shape) >= 2 and not _ADDS_OR_SCALES.intersection(
-            role.split("_")
-        )
-
-    def __repr__(self) -> str:
-        return "where.kernels()"
 
 
 @keras.saving.register_keras_serializable("keras_wd.where")
@@ -220,51 +175,6 @@ def _is_expression(pattern):
         return False
 
 
-class _Combination(Selection):
-    def __init__(self, *parts: Selection):
-        for part in parts:
-            check_selection("part", part)
-        self.parts = parts
-
-    def get_config(self) -> dict:
-        return {
-            "parts": [
-                keras.saving.serialize_keras_object(part) for part in self.parts
-            ]
-        }
-
-    @classmethod
-    def from_config(cls, config: dict) -> "_Combination":
-        return cls(*map(keras.saving.deserialize_keras_object, config["parts"]))
-
-
-@keras.saving.register_keras_serializable("keras_wd.where")
-class _And(_Combination):
-    def picks(self, variable: keras.Variable) -> bool:
-        return all(part.picks(variable) for part in self.parts)
-
-    def __repr__(self) -> str:
-        return f"({' & '.join(map(repr, self.parts))})"
-
-
-@keras.saving.register_keras_serializable("keras_wd.where")
-class _Or(_Combination):
-    def picks(self, variable: keras.Variable) -> bool:
-        return any(part.picks(variable) for part in self.parts)
-
-    def __repr__(self) -> str:
-        return f"({' | '.join(map(repr, self.parts))})"
-
-
-@keras.saving.register_keras_serializable("keras_wd.where")
-class _Not(_Combination):
-    def picks(self, variable: keras.Variable) -> bool:
-        return not self.parts[0].picks(variable)
-
-    def __repr__(self) -> str:
-        return f"~{self.parts[0]!r}"
-
-
 def resolve(
     selection: Selection,
     model_or_variables: keras.Model | Sequence[keras.Variable],
@@ -299,8 +209,8 @@ def selected_indices(
     check_selection("where", selection)
     indices = [
         index
-        for index, variable in enumerate(variables)
-        if selection.picks(variable)
+        for index, picked in enumerate(selection.picked(variables))
+        if picked
     ]
     if not indices:
         existing = [path_of(variable) for variable in variables]
@@ -333,22 +243,6 @@ def trainable_variables(
             )
         return list(model_or_variables.trainable_variables)
     return list(model_or_variables)
-
-
-def path_of(variable) -> str:
-    """The path of a variable; of one of TensorFlow's own, its name."""
-    path = getattr(variable, "path", None)
-    return variable.name.partition(":")[0] if path is None else path
-
-
-def check_selection(name: str, selection: Selection) -> Selection:
-    """Return `selection`, or raise if it is something else."""
-    if not isinstance(selection, Selection):
-        raise ValueError(
-            f"`{name}` must be a selection from `keras_wd.where`, for example "
-            f"where.paths('head/*'). Received: {name}={selection!r}"
-        )
-    return selection
 
 
 def paths_of(

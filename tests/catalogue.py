@@ -22,6 +22,11 @@ SELECTIONS = {
     "everything": lambda: where.everything(),
     "paths": lambda: where.paths("head/*", "**/kernel"),
     "regex": lambda: where.regex("head/.*", "kernel$"),
+    "embeddings": lambda: where.embeddings(),
+    "tokens": lambda: where.tokens(),
+    "attention": lambda: where.attention(),
+    "normalizations": lambda: where.normalizations(),
+    "layers": lambda: where.layers(keras.layers.Dense, "Conv2D"),
     "combined": lambda: (
         (where.kernels() | where.paths("bias")) & ~where.paths("none/*")
     ),

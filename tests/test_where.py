@@ -66,6 +66,11 @@ LAYERS = {
         ["kernel", "recurrent_kernel"],
     ),
     "attention": (attention, ["kernel"] * 4),
+    "slopes": (lambda: built(layers.PReLU(), 4, 5), []),
+    "root mean square over two axes": (
+        lambda: built(layers.RMSNormalization(axis=(-2, -1)), 4, 5),
+        [],
+    ),
 }
 
 
@@ -109,6 +114,141 @@ def test_there_are_biases_of_rank_two_and_they_are_no_kernels():
 )
 def test_a_bias_is_a_word_of_the_last_segment(path, rank, picked):
     assert where.kernels().picks(Path(path, rank)) == picked
+
+
+KERNEL, TABLE, TOKEN, NEITHER = "kernel", "embedding", "token", ""
+ROLES = [
+    ("m/words/embeddings", f"{KERNEL} {TABLE}"),
+    ("m/token_and_position_embedding/words/embeddings", f"{KERNEL} {TABLE}"),
+    ("m/words/reverse_embeddings", f"{KERNEL} {TABLE}"),
+    ("m/words/lora_embeddings_a", f"{KERNEL} {TABLE}"),
+    ("m/class_embedding/embeddings", f"{KERNEL} {TABLE}"),
+    ("m/position_embedding/embeddings", TABLE),
+    ("m/position_embedding_1/lora_embeddings_b", TABLE),
+    ("m/pos_embed/embeddings", TABLE),
+    ("m/PositionalEncoding/embeddings", TABLE),
+    ("m/encoder/pos_embed", TABLE),
+    ("m/encoder/position_embeddings", TABLE),
+    ("m/attention/rel_pos_h", TABLE),
+    ("m/relative_embedding/rel_embedding", TABLE),
+    ("m/self_attention/embeddings", TABLE),
+    ("m/attention/relative_position_bias_table", TABLE),
+    ("m/attention/relative_attention_bias", NEITHER),
+    ("m/vit/class_token", TOKEN),
+    ("m/vit/distillation_token", TOKEN),
+    ("m/vit/register_tokens", TOKEN),
+    ("m/xlnet/mask_emb", TOKEN),
+    ("m/clip/class_embedding", TOKEN),
+    ("m/p_re_lu/alpha", NEITHER),
+    ("m/norm/scale", NEITHER),
+    ("m/layer/per_dim_scale", NEITHER),
+    ("m/dense/lora_kernel_a", KERNEL),
+    ("m/experts/expert_feedforward_gate_dense", KERNEL),
+    ("m/position_mixer/kernel", KERNEL),
+    ("m/layer/position_kernel", KERNEL),
+    ("m/composition/weights", KERNEL),
+    ("m/relative/weights", KERNEL),
+    ("m/tokens/kernel", KERNEL),
+    ("m/scale/kernel", KERNEL),
+]
+
+
+@pytest.mark.parametrize("path, roles", ROLES, ids=[p for p, _ in ROLES])
+def test_names_say_what_a_variable_is_for(path, roles):
+    variable = Path(path)
+    found = {
+        KERNEL: where.kernels().picks(variable),
+        TABLE: where.embeddings().picks(variable),
+        TOKEN: where.tokens().picks(variable),
+    }
+    assert {role for role, is_it in found.items() if is_it} == {*roles.split()}
+
+
+@keras.saving.register_keras_serializable("test_where")
+class Plain(layers.Layer):
+    """Projections and a norm around attention, in layers of other names."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.mix = layers.MultiHeadAttention(2, 3, name="mixer")
+        self.size = layers.RMSNormalization(name="size")
+        self.other = layers.Dense(5, name="attention_norm")
+        self.slow = layers.SpectralNormalization(self.other, name="slow")
+
+    def build(self, shape):
+        self.mix.build(shape, shape)
+        self.size.build(shape)
+        self.slow.build(shape)
+
+    def call(self, x):
+        return self.slow(self.size(self.mix(x, x)))
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    inputs = keras.Input((4, 5))
+    return keras.Model(inputs, Plain(name="block")(inputs))
+
+
+@pytest.fixture(scope="module")
+def copied(mixed):
+    return keras.models.clone_model(mixed)
+
+
+@pytest.mark.parametrize(
+    "selection, picked",
+    [
+        (where.attention(), ["kernel", "bias"] * 4),
+        (where.kernels() & where.attention(), ["kernel"] * 4),
+        (where.normalizations(), ["scale"]),
+        (where.layers("Dense") & ~where.kernels(), ["bias"]),
+        (where.layers(layers.Dense), ["kernel", "bias"]),
+        (
+            where.layers(layers.Dense, layers.RMSNormalization),
+            ["scale", "kernel", "bias"],
+        ),
+        (
+            where.everything() & ~where.layers("MultiHeadAttention"),
+            ["scale", "kernel", "bias"],
+        ),
+        (where.layers("Plain") & where.normalizations(), ["scale"]),
+    ],
+    ids=repr,
+)
+def test_the_class_of_the_layer_decides_and_not_its_name(
+    selection, picked, mixed, copied
+):
+    # Made before the model, saved, and used on a copy of it too.
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(selection)
+    )
+    for one in (mixed, copied):
+        paths = where.resolve(again, one)
+        assert [path.split("/")[-1] for path in paths] == picked
+
+
+def test_a_decay_by_class_finds_the_variables_when_it_is_built(mixed):
+    decay = decays.L2(0.5, where=where.layers(layers.Dense))
+    variables = mixed.trainable_variables
+    chosen = [variables[i].path for i in decay.select(variables)]
+    assert [path.split("/")[-2:] for path in chosen] == [
+        ["attention_norm", "kernel"],
+        ["attention_norm", "bias"],
+    ]
+
+
+@pytest.mark.parametrize("kinds", [(), (3,), ("a b",), (keras.Variable,)])
+def test_kinds_must_be_classes_of_layers(kinds):
+    with pytest.raises(ValueError, match="`kinds` must be one or more") as e:
+        where.layers(*kinds)
+    assert f"Received: kinds={kinds!r}" in str(e.value)
+
+
+def test_no_layer_holds_a_variable_of_ones_own():
+    variable = keras.Variable([[1.0]], name="kernel")
+    assert not where.layers("Layer").picks(variable)
+    with pytest.raises(ValueError, match=r"where.layers\('Dense'\), which"):
+        where.resolve(where.layers("Dense"), [variable])
 
 
 # Patterns.
@@ -187,6 +327,10 @@ def test_combinations_are_the_logic_of_their_parts():
 
 SELECTIONS = [
     where.kernels(),
+    where.embeddings(),
+    where.tokens(),
+    where.attention() & ~where.normalizations(),
+    where.layers("Dense", layers.Conv2D),
     where.everything(),
     where.paths("a/*", "**/b"),
     where.kernels() & where.paths("a/*"),

@@ -154,7 +154,7 @@ def _rest(model, units):
     )
     rest = selections.kernels() & ~paired
     if isinstance(model, keras.Model) and not any(
-        rest.picks(variable) for variable in model.trainable_variables
+        rest.picked(model.trainable_variables)
     ):
         return ~selections.everything()
     return rest

@@ -74,9 +74,9 @@ def define_decay(values: flags.FlagValues) -> None:
     text(
         "where",
         "kernels",
-        "Which weights decay: kernels (no biases), everything, or globs on "
-        "their paths such as 'hidden_*/kernel', separated by commas; a "
-        "leading ~ leaves out.",
+        "Which weights decay: kernels (no biases), everything, embeddings, "
+        "attention, normalizations, tokens, or globs on their paths such as "
+        "'hidden_*/kernel', separated by commas; a leading ~ leaves out.",
     )
 
 

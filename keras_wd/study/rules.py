@@ -47,10 +47,15 @@ def _path_norm(rate, coupling, model):
     rest = where.kernels() & ~where.paths(
         *(path for pair in units for path in pair.kernels)
     )
-    variables = model.trainable_variables
-    if not any(rest.picks(variable) for variable in variables):
+    if not any(rest.picked(model.trainable_variables)):
         return [pairs]
     return [pairs, decays.L2(rate, rest, "coupled", name="rest")]
+
+
+_NAMED = (
+    *("attention", "embeddings", "everything", "kernels", "normalizations"),
+    "tokens",
+)
 
 
 def selection(text: str) -> where.Selection:
@@ -67,7 +72,7 @@ def selection(text: str) -> where.Selection:
 
 
 def _union(parts):
-    named = {"kernels": where.kernels(), "everything": where.everything()}
+    named = {name: getattr(where, name)() for name in _NAMED}
     try:
         union, *rest = (
             named[part] if part in named else where.paths(part)
