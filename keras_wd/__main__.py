@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import keras_wd
 from keras_wd.errors import did_you_mean
 
 # Name: (module with `main(arguments) -> exit status`, what it does).
@@ -34,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             None.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["--version"]:
+        print(f"keras-wd {keras_wd.__version__}")
+        return 0
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(_usage())
         return 0 if arguments else 2

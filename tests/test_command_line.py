@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import pytest
 
+import keras_wd
+import keras_wd_command
 from keras_wd.__main__ import COMMANDS
 from keras_wd.__main__ import main
 
@@ -281,6 +283,23 @@ def test_usage_lists_the_commands(arguments, status, capsys):
     printed = capsys.readouterr().out
     for command in COMMANDS:
         assert command in printed
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"keras-wd {keras_wd.__version__}\n"
+
+
+@pytest.mark.one_backend
+def test_the_command_keeps_tensorflow_quiet_and_nothing_else():
+    log = [
+        "WARNING: All log messages before absl::InitializeLog() is called",
+        "I0000 00:00:17.63 1 cudart_stub.cc:31] Could not find cuda drivers",
+        "W0000 00:00:17.63 1 gpu_device.cc:1] Cannot dlopen some libraries",
+    ]
+    others = ["E0000 00:00:17.63 1 x.cc:1] failed", "Illegal", "", "INFO: x"]
+    assert all(map(keras_wd_command.is_chatter, log))
+    assert not any(map(keras_wd_command.is_chatter, others))
 
 
 def test_an_unknown_command_is_refused_with_the_choices(capsys):

@@ -179,5 +179,5 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_help_lists_the_flags(compare):
     status, out, _ = compare("--help")
     assert status == 0
-    for flag in ("--optimizers [sgd,adam,kfac]", "--seeds [3]", "--executor"):
+    for flag in ("--optimizers [sgd,adam,kfac]", "--seeds [5]", "--executor"):
         assert flag in out

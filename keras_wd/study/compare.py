@@ -40,8 +40,11 @@ def main(arguments: Sequence[str]) -> int:
         require("ray", extra="ray")
     cells = _cells(own)
     settings = {cell: _settings(cell, shared) for cell in cells}
-    data = datasets.load(
-        settings[cells[0]]["dataset"], settings[cells[0]]["data_dir"]
+    first = settings[cells[0]]
+    data = datasets.few(
+        datasets.load(first["dataset"], first["data_dir"]),
+        first["train_examples"],
+        first["seed"],
     )
     folder = os.path.abspath(own.output_dir)
     _check_folder(folder, settings)
@@ -53,7 +56,6 @@ def main(arguments: Sequence[str]) -> int:
         for where in [results.folder_of(cell, folder)]
     ]
     results.write_table(runs, os.path.join(folder, TABLE))
-    first = settings[cells[0]]
     found = page.write(
         runs,
         os.path.join(folder, REPORT),
@@ -154,6 +156,12 @@ def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
     problems = {}
     if not jobs:
         return problems
+    cell_of = {results.folder_of(cell, folder): cell for cell in settings}
+    leader = results.Leader()
+    missing = {where for _, where in jobs}
+    for where, cell in cell_of.items():
+        if where not in missing:
+            leader.add(results.read(cell, where, ""))
     compute = executors.EXECUTORS[own.executor]
     columns = (
         TextColumn("{task.description}"),
@@ -169,7 +177,8 @@ def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
             if problem:
                 problems[where] = problem
                 progress.console.print(f"{name}: {problem}", markup=False)
-            progress.update(task, advance=1, description=name)
+            leader.add(results.read(cell_of[where], where, problem))
+            progress.update(task, advance=1, description=str(leader))
     return problems
 
 

@@ -19,7 +19,9 @@ OF_A_RUN = (
     *("kernel_constraint", "weight_decay", "resume", "config", "output_dir"),
 )
 # Another default than in `train`.
-DEFAULTS = {"epochs": "20", "batch_size": "64", "batch_norm": "true"}
+DEFAULTS = {"epochs": "20", "batch_size": "64"}
+# On digits few images are learned, where weight decay matters.
+ON_DIGITS = {"epochs": "20", "batch_size": "20", "train_examples": "300"}
 _DECAYS = "--decays"
 _IN_PLACE = {
     "optimizer": "--optimizers",
@@ -58,7 +60,7 @@ def define() -> flags.FlagValues:
         "in validation is reported. Default: one rate that suits digits for "
         "each optimizer and decay.",
     )
-    count("seeds", 3, "Runs of each, from seeds 0, 1, ...")
+    count("seeds", 5, "Runs of each, from seeds 0, 1, ...")
     count(
         "workers",
         max(1, min(os.cpu_count() or 1, 8)),
@@ -90,7 +92,13 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
             "(--workers) or a cluster (--executor=ray)"
         )
     own = define()
-    shared = command_line.split(own, arguments, refused, DEFAULTS, "compare")
+    other_data = any(
+        name == "dataset" and value != "digits"
+        for argument in arguments
+        for name, _, value in [argument.lstrip("-").partition("=")]
+    )
+    defaults = DEFAULTS if other_data else ON_DIGITS
+    shared = command_line.split(own, arguments, refused, defaults, "compare")
     if own.executor not in executors.EXECUTORS:
         raise unknown("executor", own.executor, executors.EXECUTORS)
     return own, shared
@@ -124,8 +132,9 @@ def help_text() -> str:
             *command_line.wrapped(
                 "Every other flag of keras-wd train that is not varied here "
                 "applies to all runs, such as --dataset, --model, --epochs "
-                "(here 20), --batch_size (here 64), --batch_norm (here on; "
-                "--nobatch_norm)."
+                "(here 20), --batch_size (here 64), --batch_norm. Without "
+                "--dataset, 300 of the digits are learned (--train_examples) "
+                "in batches of 20, where weight decay matters."
             ),
         ]
     )

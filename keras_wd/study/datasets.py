@@ -117,6 +117,42 @@ def load(name: str, data_dir: str | None = None) -> DataSet:
     )
 
 
+def few(data: DataSet, count: int | None, seed: int) -> DataSet:
+    """The set with fewer training examples; the others become test examples.
+
+    Args:
+        data: the set.
+        count: how many to train on; None for all.
+        seed: decides which.
+
+    Raises:
+        UsageError: if there are not so many.
+    """
+    if count is None:
+        return data
+    if count > len(data.train):
+        raise UsageError(
+            f"--train_examples must be at most {len(data.train)}, the "
+            f"training images of {data.name}. Received: "
+            f"--train_examples={count}"
+        )
+    # The second number keeps apart from the order of the epochs.
+    order = np.random.default_rng((seed, 0, 2)).permutation(len(data.train))
+    train = data.train.take(np.sort(order[:count]))
+    rest = data.train.take(np.sort(order[count:]))
+    mean, deviation = statistics(train.images)
+    return dataclasses.replace(
+        data,
+        train=train,
+        test=Split(
+            np.concatenate([data.test.images, rest.images]),
+            np.concatenate([data.test.labels, rest.labels]),
+        ),
+        mean=mean,
+        deviation=deviation,
+    )
+
+
 def carve(split: Split) -> tuple[Split, Split]:
     """Cut a tenth off a split: a choice that is the same in every run."""
     order = np.random.default_rng(0).permutation(len(split))

@@ -11,6 +11,7 @@ from keras_wd.study.datasets import DataSet
 from keras_wd.study.errors import UsageError
 from keras_wd.study.rates import numbers
 
+LONG = 1000  # steps
 _DENSE_LAYERS = (
     layers.InputLayer,
     layers.Flatten,
@@ -91,15 +92,16 @@ def loss(model: keras.Model) -> keras.losses.Loss:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
 
 
-def jit_compile(model: keras.Model, choice: str) -> bool | str:
+def jit_compile(model: keras.Model, choice: str, steps: int) -> bool | str:
     """What to pass to `compile` for `--jit`.
 
     Keras's own `"auto"` compiles on accelerators and with JAX; dense networks
-    gain from it on a CPU as well.
+    gain from it on a CPU as well, in a run long enough to earn back the seconds
+    it takes.
     """
     if choice != "auto":
         return choice == "true"
-    return True if is_dense(model) else "auto"
+    return True if is_dense(model) and steps >= LONG else "auto"
 
 
 def is_dense(model: keras.Model) -> bool:

@@ -185,6 +185,38 @@ def best_in_validation(found: Sequence[Row]) -> Row | None:
     return max(done, key=_merit, default=None)
 
 
+class Leader:
+    """The row that is ahead while the runs of a comparison end."""
+
+    def __init__(self):
+        self._merits = {}
+
+    def add(self, run: Run) -> None:
+        """Take note of a run that ended."""
+        if run.status != "done":
+            return
+        accuracy = run.numbers.get("val_accuracy", 0.0)
+        merit = (accuracy, -run.numbers["val_loss"])
+        key = (run.cell.optimizer, run.cell.method, run.cell.weight_decay)
+        count, sums = self._merits.get(key, (0, (0.0, 0.0)))
+        sums = tuple(a + b for a, b in zip(sums, merit, strict=True))
+        self._merits[key] = (count + 1, sums)
+
+    def __str__(self) -> str:
+        means = {
+            key: tuple(x / count for x in sums)
+            for key, (count, sums) in self._merits.items()
+        }
+        if not means:
+            return "training"
+        best = max(means, key=means.get)
+        accuracy, loss = means[best]
+        number = f"{accuracy:.1%}" if accuracy else f"loss {-loss:.3g}"
+        optimizer, method, rate = best
+        rate = "" if rate is None else f" {rate:g}"
+        return f"best so far: {optimizer} {method}{rate}, {number}"
+
+
 def _merit(row):
     accuracy = row.means.get("val_accuracy")
     return (

@@ -56,7 +56,11 @@ def main(arguments: Sequence[str]) -> int:
     else:
         files.check_folder(settings["output_dir"])
     with devices.sharing(settings):
-        data = datasets.load(settings["dataset"], settings["data_dir"])
+        data = datasets.few(
+            datasets.load(settings["dataset"], settings["data_dir"]),
+            settings["train_examples"],
+            settings["seed"],
+        )
         with _dtype_policy(settings["dtype_policy"]):
             return run(settings, data)
 
@@ -125,7 +129,9 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     if settings["distribute"] == "data":
         devices.synchronize(model, True)
     steps = batches.steps_per_epoch(data, settings["batch_size"])
-    jit_compile = models.jit_compile(model, settings["jit"])
+    jit_compile = models.jit_compile(
+        model, settings["jit"], steps * settings["epochs"]
+    )
     model.compile(
         recipes.optimizer(settings, steps, model),
         loss=models.loss(model),

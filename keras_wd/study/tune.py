@@ -100,7 +100,11 @@ def main(arguments: Sequence[str]) -> int:
     decays = _decays(own.probe_weight_decays)
     require("matplotlib")
     files.check_folder(own.output_dir)
-    data = datasets.load(settings["dataset"], settings["data_dir"])
+    data = datasets.few(
+        datasets.load(settings["dataset"], settings["data_dir"]),
+        settings["train_examples"],
+        settings["seed"],
+    )
     prediction = _predict(settings, own, decays, data)
     name = os.path.basename(settings["model"]).removesuffix(".keras")
     folder = files.make_folder(own.output_dir, f"tune-{data.name}-{name}")
@@ -148,7 +152,9 @@ def _predict(
             recipes.optimizer(run, per_epoch, model),
             loss=models.loss(model),
             metrics=["accuracy"],
-            jit_compile=models.jit_compile(model, run["jit"]),
+            jit_compile=models.jit_compile(
+                model, run["jit"], per_epoch * run["epochs"]
+            ),
         )
         return model
 

@@ -41,7 +41,9 @@ def run(settings: Mapping, folder: str) -> str:
             try:
                 if key not in _data:
                     _data[key] = datasets.load(*key)
-                data = _data[key]
+                data = datasets.few(
+                    _data[key], settings["train_examples"], settings["seed"]
+                )
                 chosen = data.validation.take(slice(PROBES))
                 every = max(1, settings["epochs"] // 10)
                 probe = Mechanisms(data.standardise(chosen.images), every)

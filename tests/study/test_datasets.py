@@ -90,6 +90,29 @@ def test_carved_splits_share_no_image():
     assert len(cut) == 5
 
 
+def test_few_training_images_leave_the_others_to_the_test(digits):
+    few = datasets.few(digits, 300, seed=3)
+    assert (len(few.train), len(few.test)) == (300, 364 + 953)
+    assert few.validation is digits.validation
+
+    def sorted_images(*splits):
+        rows = np.concatenate([s.images.reshape(-1, 64) for s in splits])
+        return rows[np.lexsort(rows.T)]
+
+    np.testing.assert_array_equal(
+        sorted_images(few.train, few.test),
+        sorted_images(digits.train, digits.test),
+    )
+    pixels = few.standardise(few.train.images)
+    assert abs(pixels.mean()) < 1e-5 and abs(pixels.std() - 1) < 1e-5
+    again, other = (datasets.few(digits, 300, seed) for seed in (3, 4))
+    np.testing.assert_array_equal(again.train.images, few.train.images)
+    assert not np.array_equal(other.train.images, few.train.images)
+    assert datasets.few(digits, None, 0) is digits
+    with pytest.raises(UsageError, match="--train_examples must be at most"):
+        datasets.few(digits, 1254, 0)
+
+
 def test_standardised_training_images_have_mean_0_and_deviation_1(tmp_path):
     data = datasets.load("made_colour", str(tmp_path))
     pixels = data.standardise(data.train.images)

@@ -125,6 +125,18 @@ def test_pairs_of_one_seed_show_what_means_do_not():
     assert "seeds would resolve the" in text.open[0]
 
 
+def test_who_is_ahead_while_runs_end():
+    leader = results.Leader()
+    assert str(leader) == "training"
+    leader.add(run("lp", 0, 0.5, val_accuracy=0.99, status="diverged"))
+    assert str(leader) == "training"
+    leader.add(run("none", 0, 0.5, val_accuracy=0.9))
+    leader.add(run("lp", 0, 0.5, val_accuracy=0.94))
+    assert str(leader) == "best so far: sgd lp 0.1, 94.0%"
+    leader.add(run("lp", 1, 0.5, val_accuracy=0.8))
+    assert str(leader) == "best so far: sgd none, 90.0%"
+
+
 def test_one_seed_proves_nothing():
     text = sentences([run("none", 0, 0.9), run("lp", 0, 0.5)])
     assert "a single seed proves nothing" in text.open[0]
