@@ -161,7 +161,10 @@ def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
             ["--decays=fixed_norm", "--nobatch_norm"],
             "fixed_norm needs --batch_norm",
         ),
-        (["--decays=none,path_norm"], "path_norm needs --nobatch_norm"),
+        (
+            ["--decays=none,path_norm", "--batch_norm"],
+            "path_norm needs --nobatch_norm",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
