@@ -13,15 +13,38 @@ from keras_wd.errors import did_you_mean
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
 from keras_wd.study.errors import unknown
-from keras_wd.study.flags import CHOICES
-from keras_wd.study.flags import GROUPS
-from keras_wd.study.flags import define
+from keras_wd.study.options import COMPACT
+from keras_wd.study.options import COMPARE
+from keras_wd.study.options import PRUNE
+from keras_wd.study.options import TRAIN
+from keras_wd.study.options import TUNE
+from keras_wd.study.options import Option
+from keras_wd.study.options import define
+from keras_wd.study.options import groups
+
+_TABLES = {
+    "train": TRAIN,
+    "compare": COMPARE,
+    "tune": TUNE,
+    "compact": COMPACT,
+    "prune": PRUNE,
+}
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether the help is to be shown in place of anything else."""
+    return bool({"--help", "-h", "-help"} & set(arguments))
 
 
 def parse(
     values: flags.FlagValues, arguments: Sequence[str], command: str = "train"
 ) -> set[str]:
     """Set the flags from a command line; return the names that were given.
+
+    Args:
+        values: as `define` makes them of the table of the command.
+        arguments: the command line.
+        command: its name.
 
     Raises:
         UsageError: naming the flag, in one line.
@@ -43,7 +66,7 @@ def parse(
         raise UsageError(
             f"{rest[0]!r} is not a flag; flags look like --epochs=10"
         )
-    _check(values)
+    _check(values, _TABLES[command])
     return {name for name in values if values[name].present > before[name]}
 
 
@@ -66,7 +89,7 @@ def split(
     Raises:
         UsageError: naming the flag, in one line.
     """
-    train = define()
+    train = define(TRAIN)
     mine, passed, given = [], [], set()
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
@@ -98,10 +121,10 @@ def _illegal(values, error):
     return UsageError(f"--{name} must be {expected}. Received: --{name}={text}")
 
 
-def _check(values):
-    for name, choices in CHOICES.items():
-        if name in values and values[name].value not in choices:
-            raise unknown(name, values[name].value, choices)
+def _check(values, table):
+    for row in table:
+        if row.choices and values[row.name].value not in row.choices:
+            raise unknown(row.name, values[row.name].value, row.choices)
     for name in values:
         value = values[name].value
         if isinstance(value, float) and not math.isfinite(value):
@@ -112,32 +135,34 @@ def _check(values):
         raise UsageError(f"--p must be above 0. Received: --p={values.p}")
 
 
-def help_text(values: flags.FlagValues) -> str:
-    """All flags of `train` by subject, what they mean and their defaults."""
-    return "\n".join(
-        [
-            "usage: keras-wd train [--flag=value ...]",
-            "",
-            *wrapped(
-                "Train a network on images with a weight decay, and report "
-                "what the decay did."
-            ),
-            *flag_lines(values, GROUPS),
-        ]
-    )
+def help_text(
+    usage: str, about: str, table: Sequence[Option], more: str = ""
+) -> str:
+    """The help of a command: its flags by subject, with their defaults.
 
-
-def flag_lines(values: flags.FlagValues, groups: Mapping) -> list[str]:
-    """The lines about flags, by the titles of groups."""
-    lines = []
-    for title, names in groups.items():
+    Args:
+        usage: what follows `usage: keras-wd`.
+        about: what the command does.
+        table: its flags.
+        more: a text below them.
+    """
+    lines = [f"usage: keras-wd {usage}", "", *wrapped(about)]
+    rows = {row.name: row for row in table}
+    for title, names in groups(table).items():
         lines += ["", f"{title}:"]
         for name in names:
-            default = values[name].default_unparsed
-            suffix = f" [{default}]" if default is not None else ""
-            lines.append(f"  --{name}{suffix}")
-            lines += wrapped(values[name].help, " " * 6)
-    return lines
+            row = rows[name]
+            dashes = f"-{row.short}, --" if row.short else "--"
+            lines.append(f"  {dashes}{name}{_default(row)}")
+            lines += wrapped(row.help, " " * 6)
+    return "\n".join([*lines, *(["", *wrapped(more)] if more else [])])
+
+
+def _default(row):
+    if row.default is None:
+        return ""
+    text = str(row.default)
+    return f" [{text.lower() if row.kind is bool else text}]"
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:

@@ -6,25 +6,22 @@ from collections.abc import Sequence
 from absl import flags
 
 from keras_wd import graph
+from keras_wd.study import command_line
 from keras_wd.study import saved_models
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
 from keras_wd.study.files import replacing
+from keras_wd.study.options import COMPACT
+from keras_wd.study.options import define
 
 _EXTENSION = ".keras"
-_USAGE = "usage: keras-wd compact MODEL.keras -o SMALL.keras [--threshold=T]"
-_HELP = f"""{_USAGE}
-
-Remove the units that no longer do anything from a saved model, and report
-what that saves. The new model has smaller layers and the same outputs, which
-is verified; it is not compiled. Units are dead after training with a decay
-that ends in zeros, such as PathProx.
-
-  -o, --output      file to write, replaced if it exists
-  --threshold [0]   also remove units whose path product (norm of the incoming
-                    times norm of the outgoing weights) is at most this
-  --batch_size [256] examples of the batch that both models are timed on; 0
-                    for no timing"""
+_USAGE = "compact MODEL.keras -o SMALL.keras [--flag=value ...]"
+_ABOUT = (
+    "Remove the units that no longer do anything from a saved model, and "
+    "report what that saves. The new model has smaller layers and the same "
+    "outputs, which is verified; it is not compiled. Units are dead after "
+    "training with a decay that ends in zeros, such as PathProx."
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,11 +31,10 @@ def main(arguments: Sequence[str]) -> int:
         UsageError: for a mistake in the command, or a model that cannot be
             read.
     """
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(_HELP)
+    if command_line.asks_for_help(arguments):
+        print(command_line.help_text(_USAGE, _ABOUT, COMPACT))
         return 0
-    values = flags.FlagValues()
-    flags.DEFINE_float("threshold", 0.0, "", flag_values=values)
+    values = define(COMPACT)
     source, target = parsed("compact", _USAGE, arguments, values)
     if not 0 <= values.threshold < float("inf"):
         raise UsageError(
@@ -91,8 +87,7 @@ def parsed(
     values: flags.FlagValues,
 ) -> tuple[str, str]:
     """Read the flags of a command; return the model to read and to write."""
-    flags.DEFINE_string("output", None, "", short_name="o", flag_values=values)
-    flags.DEFINE_integer("batch_size", 256, "", flag_values=values)
+    usage = f"usage: keras-wd {usage}"
     values.set_gnu_getopt(True)
     try:
         files = values([f"keras-wd {command}", *arguments])[1:]

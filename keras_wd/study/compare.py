@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from keras_wd.study import command_line
 from keras_wd.study import compare_flags
 from keras_wd.study import config
 from keras_wd.study import datasets
@@ -17,7 +18,6 @@ from keras_wd.study import page
 from keras_wd.study import recipes
 from keras_wd.study import report
 from keras_wd.study import results
-from keras_wd.study.command_line import wrapped
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import require
 from keras_wd.study.rates import numbers
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UsageError: for a mistake in the flags, before anything is written.
     """
-    if {"--help", "-h", "-help"} & set(arguments):
+    if command_line.asks_for_help(arguments):
         print(compare_flags.help_text())
         return 0
     own, shared = compare_flags.split(arguments)
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         if sentences:
             print(f"{title}:")
         for sentence in sentences:
-            print("\n".join(wrapped(f"- {sentence}", "  ")))
+            print("\n".join(command_line.wrapped(f"- {sentence}", "  ")))
     print(f"\nIn {own.output_dir}: {REPORT}, {TABLE}, runs/", flush=True)
     return 0 if any(run.status == "done" for run in runs) else 1
 

@@ -1,17 +1,16 @@
 """The flags of `keras-wd compare`: its own, and those of every run."""
 
-import os
 from collections.abc import Iterable
 from collections.abc import Sequence
 
 from absl import flags
 
 from keras_wd.study import command_line
-from keras_wd.study import executors
-from keras_wd.study import grid
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import unknown
-from keras_wd.study.flags import DEVICES
+from keras_wd.study.options import COMPARE
+from keras_wd.study.options import DEVICES
+from keras_wd.study.options import define
 
 # Flags of `train` that the grid sets, or that belong to a single run.
 OF_A_RUN = (
@@ -35,47 +34,6 @@ _SUMMARY = (
 )
 
 
-def define() -> flags.FlagValues:
-    """The flags of the comparison itself."""
-    values = flags.FlagValues()
-
-    def text(name, default, help_line):
-        flags.DEFINE_string(name, default, help_line, flag_values=values)
-
-    def count(name, default, help_line):
-        flags.DEFINE_integer(
-            name, default, help_line, lower_bound=1, flag_values=values
-        )
-
-    text("optimizers", "sgd,adam,kfac", "Optimizers, separated by commas.")
-    text(
-        "decays",
-        "none,coupled,decoupled",
-        f"Ways of decaying, separated by commas: {', '.join(grid.METHODS)}.",
-    )
-    text(
-        "rates",
-        None,
-        "Rates of the decays, separated by commas: all are tried and the best "
-        "in validation is reported. Default: one rate that suits digits for "
-        "each optimizer and decay.",
-    )
-    count("seeds", 5, "Runs of each, from seeds 0, 1, ...")
-    count(
-        "workers",
-        max(1, min(os.cpu_count() or 1, 8)),
-        "Runs at the same time, each with the threads of one core.",
-    )
-    text("executor", "local", "Where to run: local, or ray (a cluster).")
-    text(
-        "output_dir",
-        "comparison",
-        "Folder for the report and the runs; runs that are complete in it are "
-        "not repeated.",
-    )
-    return values
-
-
 def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     """The comparison's own flags, checked, and those for every run.
 
@@ -91,7 +49,7 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
             "is for a single run: a comparison spreads its runs over cores "
             "(--workers) or a cluster (--executor=ray)"
         )
-    own = define()
+    own = define(COMPARE)
     other_data = any(
         name == "dataset" and value != "digits"
         for argument in arguments
@@ -99,8 +57,6 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     )
     defaults = DEFAULTS if other_data else ON_DIGITS
     shared = command_line.split(own, arguments, refused, defaults, "compare")
-    if own.executor not in executors.EXECUTORS:
-        raise unknown("executor", own.executor, executors.EXECUTORS)
     return own, shared
 
 
@@ -120,21 +76,13 @@ def names(flag: str, text: str, known: Iterable[str]) -> list[str]:
 
 def help_text() -> str:
     """What `keras-wd compare --help` prints."""
-    values = define()
-    lines = command_line.flag_lines(values, {"The comparison": list(values)})
-    return "\n".join(
-        [
-            "usage: keras-wd compare [--flag=value ...]",
-            "",
-            *command_line.wrapped(_SUMMARY),
-            *lines,
-            "",
-            *command_line.wrapped(
-                "Every other flag of keras-wd train that is not varied here "
-                "applies to all runs, such as --dataset, --model, --epochs "
-                "(here 20), --batch_size (here 64), --batch_norm. Without "
-                "--dataset, 300 of the digits are learned (--train_examples) "
-                "in batches of 20, where weight decay matters."
-            ),
-        ]
+    return command_line.help_text(
+        "compare [--flag=value ...]",
+        _SUMMARY,
+        COMPARE,
+        "Every other flag of keras-wd train that is not varied here applies "
+        "to all runs, such as --dataset, --model, --epochs (here 20), "
+        "--batch_size (here 64), --batch_norm. Without --dataset, 300 of the "
+        "digits are learned (--train_examples) in batches of 20, where weight "
+        "decay matters.",
     )

@@ -11,8 +11,7 @@ import keras
 
 import keras_wd
 from keras_wd.study import command_line
-from keras_wd.study import flags
-from keras_wd.study import networks
+from keras_wd.study import options
 from keras_wd.study import recipes
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
@@ -20,61 +19,6 @@ from keras_wd.study.files import write_json
 
 NAME = "config.json"
 FORMAT = 1
-
-
-def _is_built_here(model: str) -> bool:
-    return not networks.is_file(model)
-
-
-def _is_on(decay: str) -> bool:
-    return decay != "none"
-
-
-def _has_selection(decay: str) -> bool:
-    return decay not in ("none", "path_norm")
-
-
-def _is_kfac(optimizer: str) -> bool:
-    return optimizer.lower() == "kfac"
-
-
-# Flag: (the flag it depends on, whether it has a meaning, where it has one).
-DEPENDS_ON = {
-    "hidden_units": ("model", "mlp".__eq__, "--model=mlp"),
-    "bias": ("model", _is_built_here, "a network built here"),
-    "batch_norm": ("model", _is_built_here, "a network built here"),
-    "kernel_constraint": ("model", _is_built_here, "a network built here"),
-    "dtype_policy": ("model", _is_built_here, "a network built here"),
-    "warmup_epochs": (
-        "lr_schedule",
-        ("constant", "cosine").__contains__,
-        "--lr_schedule=constant or cosine",
-    ),
-    "p": (
-        "decay",
-        ("lp", "proximal_lp").__contains__,
-        "--decay=lp or proximal_lp",
-    ),
-    "weight_decay": ("decay", _is_on, "a decay"),
-    "decay_schedule": ("decay", _is_on, "a decay"),
-    "coupling": ("decay", _is_on, "a decay"),
-    "where": ("decay", _has_selection, "a decay other than path_norm"),
-    "decay_warmup_epochs": (
-        "decay_schedule",
-        "warmup_hold".__eq__,
-        "--decay_schedule=warmup_hold",
-    ),
-    "decay_factors": (
-        "decay_schedule",
-        "stepwise".__eq__,
-        "--decay_schedule=stepwise",
-    ),
-    "devices": ("distribute", "data".__eq__, "--distribute=data"),
-    **{
-        name: ("optimizer", _is_kfac, "--optimizer=kfac")
-        for name in flags.GROUPS["K-FAC"]
-    },
-}
 
 
 def from_command_line(arguments: Sequence[str]) -> dict:
@@ -86,7 +30,7 @@ def from_command_line(arguments: Sequence[str]) -> dict:
     Raises:
         UsageError: naming the flag, in one line.
     """
-    launch = flags.define()
+    launch = options.define(options.TRAIN)
     command_line.parse(launch, arguments)
     if launch.resume:
         return _resumed(arguments, launch)
@@ -94,14 +38,17 @@ def from_command_line(arguments: Sequence[str]) -> dict:
 
 
 def _settings(arguments, path):
-    values = flags.define()
+    values = options.define(options.TRAIN)
     stored = set()
     if path is not None:
         stored = _parse_stored(values, path)
     given = command_line.parse(values, arguments)
     settings = values.flag_values_dict()
-    for name, (parent, has_meaning, wanted) in DEPENDS_ON.items():
-        if settings[parent] is not None and has_meaning(settings[parent]):
+    for row in options.TRAIN:
+        if row.needs is None:
+            continue
+        name, parent, wanted = row.name, row.needs.flag, row.needs.words
+        if settings[parent] is not None and row.needs.test(settings[parent]):
             continue
         if name in given or (name in stored and parent not in given):
             raise UsageError(
@@ -132,7 +79,7 @@ def _resumed(arguments, launch):
     differing = sorted(
         f"--{name}"
         for name in stored
-        if name not in (*flags.LAUNCH, *flags.DEVICES, "data_dir")
+        if name not in (*options.LAUNCH, *options.DEVICES, "data_dir")
         and stored[name] != settings[name]
     )
     if differing:
@@ -186,7 +133,7 @@ def _parse_stored(values, path):
     for name, value in read(path)["flags"].items():
         if value is None:
             continue
-        if name in flags.LAUNCH or not isinstance(value, str | int | float):
+        if name in options.LAUNCH or not isinstance(value, str | int | float):
             raise UsageError(
                 f"--config={path}: {name!r} cannot be set to {value!r} there"
             )
@@ -207,7 +154,7 @@ def write(settings: Mapping, folder: str) -> None:
         "flags": {
             name: value
             for name, value in settings.items()
-            if name not in flags.LAUNCH
+            if name not in options.LAUNCH
         },
         "environment": environment(),
     }

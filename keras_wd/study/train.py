@@ -19,7 +19,6 @@ from keras_wd.study import config
 from keras_wd.study import datasets
 from keras_wd.study import devices
 from keras_wd.study import files
-from keras_wd.study import flags
 from keras_wd.study import history
 from keras_wd.study import models
 from keras_wd.study import recipes
@@ -30,7 +29,9 @@ from keras_wd.study.errors import first_line
 from keras_wd.study.errors import require
 from keras_wd.study.logs import EpochLogs
 from keras_wd.study.logs import measure
+from keras_wd.study.options import TRAIN
 
+ABOUT = "Train a network with a weight decay, and report what the decay did."
 CURVATURE_BATCH = 256  # images, at most
 AUTO_L2_BATCH = 128
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -42,8 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         UsageError: for a mistake in the flags, before anything is written.
     """
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(command_line.help_text(flags.define()))
+    if command_line.asks_for_help(arguments):
+        print(command_line.help_text("train [--flag=value ...]", ABOUT, TRAIN))
         return 0
     settings = config.from_command_line(arguments)
     require("matplotlib", "tensorboard")

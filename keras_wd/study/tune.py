@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from absl import flags
-
 from keras_wd import tune
 from keras_wd.study import batches
 from keras_wd.study import command_line
@@ -19,6 +17,8 @@ from keras_wd.study import recipes
 from keras_wd.study.datasets import DataSet
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import require
+from keras_wd.study.options import TUNE
+from keras_wd.study.options import define
 from keras_wd.study.picture import STYLE
 
 _SHADES = ("#a9c3de", "#4f8fc4", "#0d3b66")  # from early to late
@@ -44,50 +44,16 @@ _SUMMARY = (
 )
 
 
-def define() -> flags.FlagValues:
-    """The flags of `tune` itself."""
-    values = flags.FlagValues()
-    flags.DEFINE_integer(
-        "runs",
-        1,
-        "Short runs per decay, from --seed, --seed + 1, ...",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_list(
-        "probe_weight_decays",
-        None,
-        "Decays of the short runs, three or more. Default: five, half a "
-        "decade apart, and up to two more where the loss is least.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "probe_epochs",
-        None,
-        "Length of a short run. Default: a quarter of --epochs.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output_dir",
-        None,
-        "New or empty folder for the result. Default: a fresh folder below "
-        "runs/.",
-        flag_values=values,
-    )
-    return values
-
-
 def main(arguments: Sequence[str]) -> int:
     """Predict as the flags say; return the exit status, 1 without a result.
 
     Raises:
         UsageError: for a mistake in the flags, before anything is written.
     """
-    if {"--help", "-h", "-help"} & set(arguments):
+    if command_line.asks_for_help(arguments):
         print(_help())
         return 0
-    own = define()
+    own = define(TUNE)
     refused = {n: text for n, text in REFUSED.items() if n not in own}
     refused["weight_decay"] = "is what is predicted. Use --probe_weight_decays"
     passed = command_line.split(own, arguments, refused, DEFAULTS, "tune")
@@ -116,12 +82,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if prediction.weight_decay is not None else 1
 
 
-def _decays(given: Sequence[str] | None) -> list[float] | None:
+def _decays(text: str | None) -> list[float] | None:
     """The decays of a flag, three or more above 0."""
-    if given is None:
+    if text is None:
         return None
     try:
-        values = sorted(float(text) for text in given)
+        values = sorted(float(part) for part in text.split(","))
     except ValueError:
         values = []
     distinct = len(set(values)) == len(values) >= 3
@@ -129,7 +95,7 @@ def _decays(given: Sequence[str] | None) -> list[float] | None:
         raise UsageError(
             "--probe_weight_decays must be three or more numbers above 0, all "
             "different, as in 0.001,0.01,0.1. Received: "
-            f"--probe_weight_decays={','.join(given)}"
+            f"--probe_weight_decays={text}"
         )
     return values
 
@@ -263,18 +229,11 @@ def _draw_best(prediction, panel):
 
 
 def _help():
-    values = define()
-    return "\n".join(
-        [
-            "usage: keras-wd tune [--flag=value ...]",
-            "",
-            *command_line.wrapped(_SUMMARY),
-            *command_line.flag_lines(values, {"The prediction": list(values)}),
-            "",
-            *command_line.wrapped(
-                "The flags of keras-wd train about data, network and training "
-                "describe the run to come: --dataset, --model, --optimizer "
-                "(here sgd), --learning_rate, --epochs, --batch_size, ..."
-            ),
-        ]
+    return command_line.help_text(
+        "tune [--flag=value ...]",
+        _SUMMARY,
+        TUNE,
+        "The flags of keras-wd train about data, network and training "
+        "describe the run to come: --dataset, --model, --optimizer (here "
+        "sgd), --learning_rate, --epochs, --batch_size, ...",
     )
