@@ -24,8 +24,11 @@ settings.load_profile("keras_wd")
 
 def pytest_configure(config):
     # What Keras does to others, not keras_wd: it hands its variables to NumPy
-    # in a way that NumPy 2 deprecates, and int64 labels to JAX.
+    # in a way that NumPy 2 deprecates, and int64 labels to JAX; TensorFlow
+    # traces the functions of a data set also where all others are eager.
     for message in (
+        "Even though the `tf.config.experimental_run_functions_eagerly"
+        ":UserWarning",
         "__array__ implementation doesn't accept a copy keyword"
         ":DeprecationWarning",
         "Explicitly requested dtype int64:UserWarning",
@@ -66,7 +69,7 @@ def pytest_collection_modifyitems(items):
 
 
 # Files whose tests share a training.
-_TRAIN_ONCE = ("distribution/", "test_damage.py")
+_TRAIN_ONCE = ("distribution/", "test_damage.py", "test_security.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,6 +90,30 @@ def fresh_start():
     """The same random numbers and layer names whatever ran before."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def functions(request):
+    """Eager where a test says so: tracing takes most of its time.
+
+    Only on TensorFlow: JAX compiles all of them, and so do the tests that
+    compare with what is compiled.
+    """
+    node = request.node
+    eager = (
+        keras.backend.backend() == "tensorflow"
+        and node.get_closest_marker("eager")
+        and not node.get_closest_marker("compiled")
+        and "compiled" not in request.fixturenames
+    )
+    if not eager:
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

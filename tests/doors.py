@@ -1,6 +1,7 @@
 """Models with every optimizer of ours, to be copied, saved and exported."""
 
 import keras
+import pytest
 
 from keras_wd import decays
 from keras_wd import optimizers
@@ -44,6 +45,20 @@ ROWS = {
         "float16",
     ),
 }
+
+QUICK = ("WeightDecay", "WeightDecay(KFAC)", "bfloat16")
+each_row = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=()
+            if name in QUICK
+            else pytest.mark.slow(reason="the quick rows go the same way"),
+        )
+        for name in ROWS
+    ],
+)
 
 
 def network(name):

@@ -108,7 +108,18 @@ def calls_of_a_step(make):
     return lowered(model.train_step, state, batch)[0]
 
 
-@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def quick(rows, *names):
+    """The rows, slow but for the names that go every way."""
+    slow = pytest.mark.slow(reason="the quick rows go the same way")
+    return [
+        pytest.param(row, id=name, marks=() if name in names else slow)
+        for name, row in rows.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "make", quick(OPTIMIZERS, "WeightDecay", "PathNorm", "KFAC + L2")
+)
 def test_a_whole_step_is_operations_of_xla(make):
     calls = calls_of_a_step(make)
     assert not any(calls.values()), calls
@@ -137,7 +148,9 @@ def images():
     )
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(
+    "estimator", quick(dict(zip(ESTIMATORS, ESTIMATORS, strict=True)), "fisher")
+)
 def test_curvature_and_inverses_are_made_for_every_platform(
     estimator, monkeypatch
 ):

@@ -18,6 +18,8 @@ from tests.training import compiled_network
 from tests.training import data
 from tests.training import network
 
+pytestmark = pytest.mark.eager
+
 BAD = [math.nan, math.inf, -math.inf]
 X, Y = data(1)
 

@@ -101,6 +101,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow(reason="a fresh process, after a file of every optimizer")
 def test_a_fresh_process_loads_every_optimizer_in_safe_mode(folder):
     for number, name in enumerate(OPTIMIZERS):
         with (
@@ -112,6 +113,7 @@ def test_a_fresh_process_loads_every_optimizer_in_safe_mode(folder):
                 np.testing.assert_array_equal(saved[key], loaded[key], name)
 
 
+@pytest.mark.slow(reason="a fresh process, after a file of every optimizer")
 def test_a_model_file_is_json_and_arrays(folder):
     for path in folder.glob("*.keras"):
         with zipfile.ZipFile(path) as file:
@@ -123,6 +125,7 @@ def test_a_model_file_is_json_and_arrays(folder):
         assert "__lambda__" not in config
 
 
+@pytest.mark.slow(reason="a fresh process, after a file of every optimizer")
 def test_importing_the_package_needs_no_network_and_little_else(folder):
     text = (folder / "imported").read_text().splitlines()[0]
     imported = {name.split(".")[0] for name in ast.literal_eval(text)}

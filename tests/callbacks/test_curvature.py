@@ -191,7 +191,7 @@ def test_verbose_prints_the_report_once(capsys):
 
 def test_other_optimizers_are_refused():
     model = compiled(keras.optimizers.Adam(0.1))
-    with pytest.raises(ValueError, match="must be used with keras_wd"):
+    with pytest.raises(ValueError, match="must be used with one keras_wd"):
         fit(model, Curvature(X))
 
 

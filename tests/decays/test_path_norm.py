@@ -299,6 +299,7 @@ def test_path_prox_has_exact_zeros_and_weight_decay_none(decayed, sparse):
     )
 
 
+@pytest.mark.slow(reason="trains for long")
 def test_the_objective_of_path_prox_is_no_higher_late_in_training(
     decayed, sparse
 ):
@@ -313,6 +314,7 @@ def test_the_objective_of_path_prox_is_no_higher_late_in_training(
     assert objective(sparse) <= objective(decayed) * 1.05
 
 
+@pytest.mark.slow(reason="trains for long")
 def test_the_path_norms_bound_the_lipschitz_constant(sparse):
     pairs = kernel_pairs(arrays(sparse))
     bound = np.prod(

@@ -157,6 +157,7 @@ def test_heads_that_nothing_reads_are_removed(attention):
     assert graph.compact(model).get_layer("e").output_dim == 7
 
 
+@pytest.mark.slow(reason="two whole networks of Keras")
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
     reason="JAX compiles each operation that it runs by itself: minutes",

@@ -118,6 +118,7 @@ def test_scales_of_normalizations_order_what_they_scale():
     )
 
 
+@pytest.mark.slow(reason="measures times")
 def test_a_share_of_the_time_is_measured():
     model = keras.Sequential(
         [

@@ -12,6 +12,8 @@ from tests.kfac.running import measured
 from tests.kfac.running import mlp
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 BATCH = 6
 
 

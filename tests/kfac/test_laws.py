@@ -14,6 +14,8 @@ from tests.kfac.running import measured
 from tests.kfac.running import mlp
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 

@@ -14,6 +14,8 @@ from tests.kfac.running import array
 from tests.kfac.running import mlp
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 X, Y = array(1, 6, 3), array(2, 6, 3)
 W = np.array([0.5, 2.0, 0.0, 1.0, 0.25, 3.0], "float32")
 LABELS = np.array([0, 1, 2, 0, 1, 2])
@@ -383,6 +385,7 @@ def test_reduce_of_convolutions_and_embeddings():
     np.testing.assert_allclose(s, np.eye(3) * 2 / 3, rtol=1e-5)
 
 
+@pytest.mark.compiled
 def test_compiling_again_measures_the_new_loss():
     model = mlp(3)
     optimizer = KFAC(0.1, estimator="fisher_exact", curvature_decay=0.0)
@@ -418,6 +421,8 @@ def test_a_batch_without_weight_is_skipped():
     assert numbers["curvature_skipped"] == numbers["curvature_updates"] == 1
 
 
+@pytest.mark.slow(reason="compiles in several threads")
+@pytest.mark.compiled
 def test_calls_of_other_threads_are_not_disturbed():
     model = keras.Sequential(
         [

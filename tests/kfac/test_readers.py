@@ -20,6 +20,8 @@ from tests.kfac.running import gradient
 from tests.kfac.running import measured
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 CONVOLUTIONS = {
     "conv1d valid": (layers.Conv1D(3, 2), (7, 2)),
     "conv1d causal": (
@@ -99,6 +101,7 @@ def model_of(layer, shape):
     return model
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "layer, shape",
     [*CONVOLUTIONS.values(), *MATRICES.values()],
@@ -196,6 +199,7 @@ def _sum_of_squares(y_true, y_pred):
     return ops.sum(ops.square(y_true - y_pred), axis=-1)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("kind", ["conv", "grouped", "depthwise"])
 def test_channels_first_has_the_factors_of_channels_last(kind):
     make = {

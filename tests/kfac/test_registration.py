@@ -18,6 +18,8 @@ from tests.kfac.running import measured
 from tests.kfac.running import mlp
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 
 def registered(model, x, limit=10**6):
     variables = model.trainable_variables

@@ -6,6 +6,8 @@ from keras import layers
 from keras_wd import metrics
 from keras_wd import where
 
+pytestmark = pytest.mark.eager
+
 
 def homogeneous_network(activation, widths=(7, 6, 4)):
     keras.utils.set_random_seed(1)

@@ -116,21 +116,25 @@ def test_rotation_of_what_has_no_direction():
         metrics.rotation(np.ones(3), np.ones(4))
 
 
-def simulated_angle(optimizer, dimension=60, steps=900, seed=0):
-    """Mean rotation under noise that is orthogonal to the weight."""
+def simulated_angle(optimizer, shape=(60, 20), steps=220, seed=0):
+    """Mean rotation of columns under noise that is orthogonal to each."""
     rng = np.random.default_rng(seed)
-    w = keras.Variable(rng.normal(size=(dimension, 1)), name="kernel")
+    start = rng.normal(size=shape)
+    start /= np.linalg.norm(start, axis=0)
+    w = keras.Variable(start, name="kernel")
     optimizer.build([w])
     angles = []
     for step in range(steps):
         before = np.array(w.value, dtype="float64")
-        unit = before / np.linalg.norm(before)
-        noise = rng.normal(size=unit.shape)
-        noise -= unit * np.vdot(unit, noise)
-        gradient = (noise / np.linalg.norm(before)).astype("float32")
+        norms = np.linalg.norm(before, axis=0)
+        unit = before / norms
+        noise = rng.normal(size=shape)
+        noise -= unit * np.sum(unit * noise, axis=0)
+        gradient = (noise / norms).astype("float32")
         optimizer.apply([keras.ops.convert_to_tensor(gradient)])
-        if step > steps // 3:
-            angles.append(metrics.rotation(before, np.array(w.value)))
+        if step >= 160:
+            after = np.array(w.value)
+            angles += map(metrics.rotation, before.T, after.T)
     return np.mean(angles)
 
 

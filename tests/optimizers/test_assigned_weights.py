@@ -18,6 +18,8 @@ from tests.training import data
 from tests.training import train
 from tests.training import variables
 
+pytestmark = pytest.mark.eager
+
 LOW = ["bfloat16", "float16"]
 RULES = {
     "L2": decays.L2,
@@ -52,6 +54,7 @@ def test_what_rounding_took_is_not_given_to_other_weights(rule, dtype):
         np.testing.assert_array_equal(np.array(variable), assigned)
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("dtype", LOW)
 def test_a_compiled_step_keeps_what_rounding_takes(dtype):
     """XLA may not leave out the rounding that tells other weights."""

@@ -13,6 +13,8 @@ from keras_wd import optimizers
 from tests import doors
 from tests.training import assert_equal
 
+pytestmark = pytest.mark.eager
+
 
 def reloaded(model, path):
     model.save(path / "model.keras")
@@ -30,7 +32,7 @@ def values(optimizer):
     return [np.asarray(variable) for variable in optimizer.variables]
 
 
-@pytest.mark.parametrize("name", doors.ROWS)
+@doors.each_row
 def test_copies_of_a_model_have_its_state(name, tmp_path):
     model = doors.trained(name)
     for make in HOW.values():
@@ -42,7 +44,7 @@ def test_copies_of_a_model_have_its_state(name, tmp_path):
     assert doors.goes_on_like(model, other)
 
 
-@pytest.mark.parametrize("name", doors.ROWS)
+@doors.each_row
 @pytest.mark.parametrize("how", [copy.deepcopy, copy.copy, None])
 def test_copies_of_an_optimizer_have_its_state(name, how):
     model = doors.trained(name)
@@ -62,7 +64,7 @@ def test_copies_of_an_optimizer_have_its_state(name, how):
     assert int(other.iterations) == 3
 
 
-@pytest.mark.parametrize("name", doors.ROWS)
+@doors.each_row
 def test_an_untrained_model_is_loaded_with_one_warning(name, tmp_path):
     model = doors.network(name)
     path = tmp_path / "untrained.weights.h5"
@@ -101,6 +103,7 @@ def test_weights_loaded_before_the_optimizer_is_built(name, tmp_path):
     assert int(third.optimizer.iterations) == 5
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_first_compiled_step_continues_what_was_loaded(compiled, tmp_path):
     model = doors.trained("WeightDecay")
@@ -159,7 +162,7 @@ def test_exchanged_layers_do_not_take_each_others_state(tmp_path):
     assert int(other.optimizer.iterations) == 0
 
 
-@pytest.mark.parametrize("name", doors.ROWS)
+@doors.each_row
 def test_set_weights_sets_all_variables(name):
     first, second = doors.trained(name), doors.network(name)
     doors.step(second, 9)

@@ -33,7 +33,7 @@ def test_exported_outputs_are_the_models(name, steps, tmp_path):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("name", doors.ROWS)
+@doors.each_row
 def test_a_restored_checkpoint_goes_on_to_the_same_bits(name, tmp_path):
     import tensorflow as tf
 

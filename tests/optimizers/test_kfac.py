@@ -13,6 +13,8 @@ from tests.kfac.running import array
 from tests.kfac.running import mlp
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 # Keras saves its variables in a way that NumPy 2 has deprecated.
 saves = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
@@ -88,6 +90,7 @@ def with_identity(optimizer, model):
     optimizer.update_inverses()
 
 
+@pytest.mark.compiled
 def test_step_is_the_dense_kronecker_solve():
     optimizer = KFAC(0.5, damping=0.03, momentum=0.0, seed=0)
     model = compiled(optimizer, jit_compile=True)
@@ -101,6 +104,7 @@ def test_step_is_the_dense_kronecker_solve():
         )
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "arguments",
     [

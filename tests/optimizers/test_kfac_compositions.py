@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_wd import decays
 from keras_wd import graph
@@ -11,6 +12,8 @@ from tests.graph import reference
 from tests.kfac.running import array
 from tests.kfac.running import mlp
 from tests.kfac.running import value
+
+pytestmark = pytest.mark.eager
 
 X = array(1, 8, 3)
 Y = np.array([0, 1, 2, 0, 1, 2, 0, 1])

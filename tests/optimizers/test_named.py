@@ -1,10 +1,13 @@
 import keras
 import numpy as np
+import pytest
 
 from keras_wd import decays
 from keras_wd import optimizers
 from tests.training import assert_equal
 from tests.training import trained
+
+pytestmark = pytest.mark.eager
 
 
 def test_sgdw_is_what_it_spells():

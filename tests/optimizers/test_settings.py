@@ -18,6 +18,8 @@ from tests.training import data
 from tests.training import take_steps
 from tests.training import variables
 
+pytestmark = pytest.mark.eager
+
 SGD = keras.optimizers.SGD
 
 # What is done about every name: a new one in Keras fails the first test.
@@ -283,6 +285,7 @@ def test_hyperparameters_of_the_inner_optimizer_are_read_and_set():
     assert not hasattr(optimizer.inner_optimizer, "mine")
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize(
     "change",
     [set_to(clipnorm=0.1), set_to(momentum=0.5), set_to(ema_momentum=0.5)],

@@ -19,6 +19,8 @@ from tests.training import train
 from tests.training import trained
 from tests.training import variables
 
+pytestmark = pytest.mark.eager
+
 STEPS = 5
 
 
@@ -360,6 +362,7 @@ class SetRate(keras.callbacks.Callback):
             self.model.optimizer.set_weight_decay(0.0)
 
 
+@pytest.mark.compiled
 def test_a_callback_changes_the_rate_of_a_compiled_program(tmp_path):
     model = compiled_network(
         optimizers.SGDW(0.1, weight_decay=0.9), jit_compile=True
@@ -507,7 +510,19 @@ def test_apply_needs_as_many_gradients_as_variables():
         optimizer.apply([keras.ops.ones((2, 2))], weights)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "jit_compile",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=[
+                pytest.mark.compiled,
+                pytest.mark.slow(reason="compiles four times"),
+            ],
+        ),
+    ],
+)
 def test_a_model_that_its_first_batch_builds_trains_the_same(jit_compile):
     def network():
         keras.utils.set_random_seed(0)

@@ -10,6 +10,8 @@ from keras_wd.study import recipes
 from keras_wd.study import rules
 from keras_wd.study.errors import UsageError
 
+pytestmark = pytest.mark.eager
+
 STEPS = 10  # in an epoch
 
 
