@@ -5,6 +5,7 @@ public class has none. A row is a function, so that every test gets its own.
 """
 
 import keras
+import pytest
 
 from keras_wd import constraints
 from keras_wd import decays
@@ -16,6 +17,21 @@ from keras_wd import schedules
 from keras_wd import where
 
 COSINE = keras.optimizers.schedules.CosineDecay
+GO_THE_SAME_WAY = pytest.mark.slow(reason="the quick rows go the same way")
+
+
+def quick(rows, *names):
+    """Parameters of the rows, slow but for the names that go every way."""
+    rows = (
+        rows if isinstance(rows, dict) else dict(zip(rows, rows, strict=True))
+    )
+    return [
+        pytest.param(
+            row, id=str(name), marks=() if name in names else GO_THE_SAME_WAY
+        )
+        for name, row in rows.items()
+    ]
+
 
 SELECTIONS = {
     "kernels": lambda: where.kernels(),

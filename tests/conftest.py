@@ -69,7 +69,12 @@ def pytest_collection_modifyitems(items):
 
 
 # Files whose tests share a training.
-_TRAIN_ONCE = ("distribution/", "test_damage.py", "test_security.py")
+_TRAIN_ONCE = (
+    "distribution/",
+    "test_damage.py",
+    "test_security.py",
+    "test_peers",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -46,18 +46,9 @@ ROWS = {
     ),
 }
 
-QUICK = ("WeightDecay", "WeightDecay(KFAC)", "bfloat16")
 each_row = pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(
-            name,
-            marks=()
-            if name in QUICK
-            else pytest.mark.slow(reason="the quick rows go the same way"),
-        )
-        for name in ROWS
-    ],
+    catalogue.quick(list(ROWS), "WeightDecay", "WeightDecay(KFAC)", "bfloat16"),
 )
 
 

@@ -110,6 +110,7 @@ def train(data_dir, here, capsys):
     return run
 
 
+@pytest.mark.slow(reason="trains four times by the command")
 def test_a_fresh_folder_for_each_run_and_its_files(train, here):
     flags = [*SMALL, "--epochs=2", "--decay=l2", "--optimizer=momentum"]
     status, printed, _ = train(*flags)

@@ -108,17 +108,9 @@ def calls_of_a_step(make):
     return lowered(model.train_step, state, batch)[0]
 
 
-def quick(rows, *names):
-    """The rows, slow but for the names that go every way."""
-    slow = pytest.mark.slow(reason="the quick rows go the same way")
-    return [
-        pytest.param(row, id=name, marks=() if name in names else slow)
-        for name, row in rows.items()
-    ]
-
-
 @pytest.mark.parametrize(
-    "make", quick(OPTIMIZERS, "WeightDecay", "PathNorm", "KFAC + L2")
+    "make",
+    catalogue.quick(OPTIMIZERS, "WeightDecay", "PathNorm", "KFAC + L2"),
 )
 def test_a_whole_step_is_operations_of_xla(make):
     calls = calls_of_a_step(make)
@@ -148,9 +140,7 @@ def images():
     )
 
 
-@pytest.mark.parametrize(
-    "estimator", quick(dict(zip(ESTIMATORS, ESTIMATORS, strict=True)), "fisher")
-)
+@pytest.mark.parametrize("estimator", catalogue.quick(ESTIMATORS, "fisher"))
 def test_curvature_and_inverses_are_made_for_every_platform(
     estimator, monkeypatch
 ):

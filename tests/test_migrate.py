@@ -11,6 +11,7 @@ from keras_wd import migrate
 from keras_wd import optimizers
 from keras_wd import regularizers
 from keras_wd import where
+from tests import catalogue
 from tests import reference
 
 # The name of each convention and of its formula in the reference.
@@ -157,7 +158,7 @@ def network(regularized=True):
     )
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", catalogue.quick([False, True], False))
 def test_the_decays_train_like_the_regularizers(jit_compile):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(16, 4)).astype("float32")

@@ -167,6 +167,7 @@ def test_short_runs_of_a_network():
     assert decays[0] < found.weight_decay < decays[-1]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_given_decays_and_a_given_length():
     data, validation = problem()
     found = tune.predict_weight_decay(

@@ -8,6 +8,7 @@ from keras_wd import decays
 from keras_wd.callbacks.curvature import Curvature
 from keras_wd.optimizers.kfac import KFAC
 from keras_wd.optimizers.weight_decay import WeightDecay
+from tests import catalogue
 from tests.kfac.running import array
 from tests.kfac.running import mlp
 from tests.kfac.running import value
@@ -39,15 +40,14 @@ def fit(model, callback, epochs=2):
     ).history
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda inner: inner,
-        lambda inner: WeightDecay(inner, decays.L2(0.01)),
-        keras.optimizers.LossScaleOptimizer,
-    ],
-    ids=["alone", "decayed", "scaled"],
-)
+WRAPS = {
+    "alone": lambda inner: inner,
+    "decayed": lambda inner: WeightDecay(inner, decays.L2(0.01)),
+    "scaled": keras.optimizers.LossScaleOptimizer,
+}
+
+
+@pytest.mark.parametrize("wrap", catalogue.quick(WRAPS, "decayed"))
 def test_fit_measures_at_the_periods_and_logs(wrap):
     # The labels XLA draws from this seed let the loss fall.
     model = compiled(wrap(KFAC(0.01, seed=0)), jit_compile=True)
@@ -158,6 +158,7 @@ def test_resumed_fit_keeps_the_loaded_curvature(tmp_path):
     assert history["kfac_curvature_updates"] == [5.0]
 
 
+@pytest.mark.slow(reason="trains three times")
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_a_resumed_run_equals_an_unbroken_one(tmp_path):
     def callback():

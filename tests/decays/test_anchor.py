@@ -8,6 +8,7 @@ from keras import ops
 from keras_wd import decays
 from keras_wd import optimizers
 from keras_wd import where
+from tests import catalogue
 from tests import reference
 from tests.training import assert_close
 from tests.training import assert_equal
@@ -172,7 +173,9 @@ def test_a_file_that_is_gone_does_not_stop_the_loading(tmp_path):
     assert again.anchor == "start"
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", catalogue.quick(["bfloat16", "float16"], "bfloat16")
+)
 def test_the_anchor_has_the_precision_of_the_weights(dtype):
     weights = variables([[[1.0, 2.0]]], dtype)
     optimizer = optimizers.WeightDecay(

@@ -9,6 +9,7 @@ from keras_wd import decays
 from keras_wd import where
 from keras_wd.optimizers.kfac import KFAC
 from keras_wd.optimizers.weight_decay import WeightDecay
+from tests import catalogue
 from tests.kfac.running import array
 from tests.kfac.running import mlp
 from tests.kfac.running import value
@@ -104,20 +105,29 @@ def test_step_is_the_dense_kronecker_solve():
         )
 
 
+SETTINGS = {
+    "momentum": {},
+    "no momentum": {"momentum": 0.0},
+    "clipnorm": {"clipnorm": 0.01},
+    "global_clipnorm, weight_decay": {
+        "global_clipnorm": 0.01,
+        "weight_decay": 0.1,
+    },
+    "clipvalue": {"clipvalue": 0.01},
+    "gradient_accumulation_steps": {"gradient_accumulation_steps": 2},
+    "use_ema": {
+        "use_ema": True,
+        "ema_momentum": 0.5,
+        "ema_overwrite_frequency": 2,
+    },
+    "loss_scale_factor": {"loss_scale_factor": 4.0},
+}
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "arguments",
-    [
-        {"momentum": 0.0},
-        {"momentum": 0.9},
-        {"clipnorm": 0.01},
-        {"global_clipnorm": 0.01, "weight_decay": 0.1},
-        {"clipvalue": 0.01},
-        {"gradient_accumulation_steps": 2},
-        {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2},
-        {"loss_scale_factor": 4.0},
-    ],
-    ids=" ".join,
+    catalogue.quick(SETTINGS, "momentum", "global_clipnorm, weight_decay"),
 )
 def test_identity_factors_are_sgd_bit_for_bit(arguments):
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.9)

@@ -12,6 +12,7 @@ from keras_wd import decays
 from keras_wd import optimizers
 from keras_wd.ops import group_soft_threshold_in_metric
 from keras_wd.optimizers.metric import divided_by
+from tests import catalogue
 from tests import reference
 from tests.training import take_steps
 from tests.training import variables
@@ -92,7 +93,7 @@ RESTING = {
 }
 
 
-@pytest.mark.parametrize("name", RESTING)
+@pytest.mark.parametrize("name", catalogue.quick(list(RESTING), "Adam"))
 def test_the_weights_come_to_rest_where_the_lasso_is_least(name):
     x, y = problem()
     best = lasso(x, y, 0.2).fit(x, y).coef_
@@ -104,6 +105,7 @@ def test_the_weights_come_to_rest_where_the_lasso_is_least(name):
         np.testing.assert_array_equal(ours == 0, best == 0)
 
 
+@pytest.mark.slow(reason="trains to convergence")
 def test_the_plain_step_after_adam_solves_another_problem():
     x, y = problem()
     least = objective(lasso(x, y, 0.2).fit(x, y).coef_, x, y, 0.2)

@@ -7,6 +7,7 @@ import pytest
 
 from keras_wd import decays
 from keras_wd import optimizers
+from tests import catalogue
 from tests.damage import damaged
 from tests.training import BATCH
 from tests.training import assert_equal
@@ -171,7 +172,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("part", catalogue.quick([0.0, 0.5, 0.99], 0.5))
 def test_the_backup_before_a_damaged_one_is_used(part, tmp_path):
     whole = compiled_network(optimizers.SGDW(0.1, 0.1, momentum=0.9))
     train(whole, epochs=4)

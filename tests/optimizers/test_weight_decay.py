@@ -8,6 +8,7 @@ from keras_wd import optimizers
 from keras_wd import regularizers
 from keras_wd import schedules
 from keras_wd import where
+from tests import catalogue
 from tests import reference
 from tests.training import assert_close
 from tests.training import assert_equal
@@ -408,8 +409,10 @@ def test_the_learning_rate_is_the_inner_one():
     assert_close(found[0], plain, 1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("strength", [1e-4, 1e-6])
+@pytest.mark.parametrize(
+    "dtype", catalogue.quick(["bfloat16", "float16"], "bfloat16")
+)
+@pytest.mark.parametrize("strength", catalogue.quick([1e-4, 1e-6], 1e-6))
 def test_low_precision_variables_really_decay(dtype, strength):
     steps = 200
     optimizer = optimizers.WeightDecay(
