@@ -138,6 +138,7 @@ def test_fisher_of_one_linear_layer_is_exact(kind):
     np.testing.assert_allclose(product, exact, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.compiled
 @pytest.mark.slow(reason="averages many draws")
 @pytest.mark.one_backend
 @pytest.mark.parametrize("kind", [*LOSSES, "identity"])
