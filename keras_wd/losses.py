@@ -105,6 +105,39 @@ class Term(OutputLoss):
         return _element_weights(self, tuple(shape))
 
 
+def weights_of_classes(class_weight: Mapping, y, sample_weight=None):
+    """The weights of examples that `fit` makes of `class_weight`.
+
+    Args:
+        class_weight: weights by class number; a class that is not there has
+            one.
+        y: class numbers, (examples,) or (examples, 1), or one-hot rows.
+        sample_weight: has to be None.
+
+    Raises:
+        ValueError: if there are labels of several outputs or none, or
+            `sample_weight` too.
+    """
+    if sample_weight is not None:
+        raise ValueError(
+            "`class_weight` must not be given with `sample_weight`. "
+            "Received: both. Multiply the weights of the examples yourself."
+        )
+    if y is None or keras.tree.is_nested(y):
+        raise ValueError(
+            "`class_weight` must come with `y`, the labels of one output. "
+            f"Received: y={'None' if y is None else type(y).__name__}."
+        )
+    y = ops.convert_to_numpy(y)
+    if y.ndim > 1:
+        y = y.argmax(axis=-1) if y.shape[-1] != 1 else y[..., 0]
+    numbers = np.round(y).astype("int32")
+    find = np.vectorize(
+        lambda number: class_weight.get(number, 1.0), otypes=["float32"]
+    )
+    return find(numbers)
+
+
 class CompiledLoss:
     """Which losses act on which outputs of a model, as Keras pairs them.
 

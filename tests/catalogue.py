@@ -167,6 +167,9 @@ TRAINED_ELSEWHERE = {
         estimator="empirical",
         seed=3,
     ),
+    "KFAC in its eigenbasis": lambda: optimizers.KFAC(
+        0.1, eigenbasis=True, sharing="reduce", max_factor_size=7
+    ),
 }
 
 SERIALIZABLE = {

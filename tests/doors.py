@@ -13,6 +13,12 @@ def _kfac(model):
     return optimizers.KFAC(0.05, damping=0.1, momentum=0.9, seed=1)
 
 
+def _ekfac(model):
+    return optimizers.KFAC(
+        0.05, damping=0.1, seed=1, sharing="reduce", eigenbasis=True
+    )
+
+
 def _around_kfac(model):
     return optimizers.WeightDecay(
         _kfac(model), [decays.L2(0.1), decays.L1(0.01)], use_ema=True
@@ -35,6 +41,7 @@ ROWS = {
     ),
     "PathProx": (_path_prox, "float32"),
     "KFAC": (_kfac, "float32"),
+    "KFAC in its eigenbasis": (_ekfac, "float32"),
     "WeightDecay(KFAC)": (_around_kfac, "float32"),
     "bfloat16": (
         lambda model: optimizers.PAdam(0.01, 0.1, use_ema=True),

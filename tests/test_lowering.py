@@ -79,7 +79,7 @@ OPTIMIZERS = {
 def measure(optimizer, model, x, y=None):
     """Lower the measurement, and have its count, which nothing ran for."""
     optimizer.update_curvature(model, x, y, invert=False)
-    updates = optimizer._engine.state.updates
+    updates = optimizer._curvature.state.updates
     updates.assign(ops.ones(updates.shape))
 
 

@@ -8,6 +8,7 @@
 `cholesky`    a factorisation that returns NaN instead of raising
 `read`        a variable's value
 `dense`       a tensor whose every row is there
+`kept_scope`  the same where variables are assigned, of now for later
 `scope`       where variables of a model's optimizer are created
 `sum_over_replicas`  of gradients inside a step
 `xla_pays_for_few_runs`  whether to compile a measurement by XLA
@@ -22,6 +23,7 @@ if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow_curvature import dense
     from keras_wd.backend.tensorflow_curvature import for_each
     from keras_wd.backend.tensorflow_curvature import jvp
+    from keras_wd.backend.tensorflow_curvature import kept_scope
     from keras_wd.backend.tensorflow_curvature import read
     from keras_wd.backend.tensorflow_curvature import scope
     from keras_wd.backend.tensorflow_curvature import sum_over_replicas
@@ -34,6 +36,7 @@ elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax_curvature import dense
     from keras_wd.backend.jax_curvature import for_each
     from keras_wd.backend.jax_curvature import jvp
+    from keras_wd.backend.jax_curvature import kept_scope
     from keras_wd.backend.jax_curvature import read
     from keras_wd.backend.jax_curvature import scope
     from keras_wd.backend.jax_curvature import sum_over_replicas
@@ -46,6 +49,7 @@ else:
     from keras_wd.backend.no_curvature import dense
     from keras_wd.backend.no_curvature import for_each
     from keras_wd.backend.no_curvature import jvp
+    from keras_wd.backend.no_curvature import kept_scope
     from keras_wd.backend.no_curvature import read
     from keras_wd.backend.no_curvature import refuse
     from keras_wd.backend.no_curvature import scope
@@ -67,6 +71,7 @@ __all__ = [
     "dense",
     "for_each",
     "jvp",
+    "kept_scope",
     "read",
     "require",
     "scope",

@@ -16,5 +16,6 @@ def _refuse(*args, **kwargs):
     refuse("keras_wd.backend.curvature")
 
 
-cholesky = compiled = dense = for_each = jvp = read = scope = _refuse
+cholesky = compiled = dense = for_each = jvp = kept_scope = read = _refuse
+scope = _refuse
 sum_over_replicas = tapped_vjp = traced = xla_pays_for_few_runs = _refuse

@@ -19,13 +19,19 @@ def compiled(
     TensorFlow finds by itself which variables are read and written.
     """
     program = tf.function(function, jit_compile=jit_compile, autograph=False)
-    strategy = tf.distribute.get_strategy()
+    scope = kept_scope()
 
     def run(*args):
-        with _in_scope_of(strategy):
+        with scope():
             return program(*args)
 
     return run
+
+
+def kept_scope() -> Callable:
+    """A function to the scope of the strategy that is in force now."""
+    strategy = tf.distribute.get_strategy()
+    return lambda: _in_scope_of(strategy)
 
 
 def _in_scope_of(strategy):

@@ -1,5 +1,7 @@
 """Measures the curvature K-FAC needs while `fit` runs."""
 
+import time
+
 import keras
 
 from keras_wd.callbacks.batches import batches_of
@@ -16,9 +18,9 @@ class Curvature(keras.callbacks.Callback):
     Before the first batch it measures and inverts, unless the optimizer was
     loaded with its curvature. Then it measures one batch of `data` every
     `every` batches of `fit`, and renews the inverses every `invert_every`.
-    At the end of an epoch it adds `optimizer.diagnostics()` to the logs, as
-    "kfac_damping", "kfac_step_kl" and so on, for History, CSVLogger and
-    TensorBoard.
+    At the end of an epoch it adds `optimizer.diagnostics(products=False)` to
+    the logs, as "kfac_damping", "kfac_curvature_updates" and so on, for
+    History, CSVLogger and TensorBoard.
 
     The periods count the steps of the optimizer, so that a loop that calls
     `fit` once per epoch acts as one `fit`, and a run that is resumed with its
@@ -40,7 +42,11 @@ class Curvature(keras.callbacks.Callback):
         first_pass: initialise the factors by one pass over `data`; of data
             without a known end, as many batches as an epoch of `fit` has.
         seed: of the order in which arrays are read.
-        verbose: 1 prints `optimizer.summary()` once.
+        verbose: 1 prints `optimizer.summary()` when the first inverses are
+            there, and where the seconds went when `fit` ends.
+        diagnostics: add "kfac_curvature_trace", "kfac_weight_norm" and
+            "kfac_step_kl" to the logs, which takes as long as some steps.
+        class_weight: what `fit` gets as `class_weight`; `data` has labels.
 
     Raises:
         ValueError: if an argument is out of range or `data` is empty; when
@@ -70,6 +76,8 @@ class Curvature(keras.callbacks.Callback):
         first_pass: bool = False,
         seed: int = 0,
         verbose: int = 0,
+        diagnostics: bool = False,
+        class_weight: dict[int, float] | None = None,
     ):
         super().__init__()
         self.every = check_count("every", every)
@@ -81,6 +89,10 @@ class Curvature(keras.callbacks.Callback):
         if not isinstance(verbose, bool):
             check_count("verbose", verbose, minimum=0)
         self.verbose = verbose
+        self.diagnostics = check_flag("diagnostics", diagnostics)
+        self.class_weight = class_weight
+        self._started = None
+        self._batches_seen = 0
         self._batches = batches_of(data, batch_size, seed)
         self._count = BatchCount()
 
@@ -97,18 +109,17 @@ class Curvature(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Find the optimizer; measure and invert if it has no curvature."""
         self._count.begin_fit()
+        self._batches_seen = 0
         model = self.model
         optimizer = _kfac_of(model)
         if optimizer.has_curvature:
             return
         if self.first_pass:
             for batch in self._batches.one_pass(self.params.get("steps")):
-                optimizer.update_curvature(
-                    model, *batch, invert=False, first_pass=True
-                )
-            optimizer.update_inverses()
+                self._measure(optimizer, batch, first_pass=True)
         else:
-            optimizer.update_curvature(model, *self._next_batch(optimizer))
+            self._measure(optimizer, self._next_batch(optimizer))
+        optimizer.update_inverses()
         if self.verbose:
             optimizer.summary()
 
@@ -116,32 +127,57 @@ class Curvature(keras.callbacks.Callback):
         """Batches are counted from here."""
         self._count.begin_epoch(self.model)
 
+    def on_train_batch_begin(
+        self, batch: int, logs: dict | None = None
+    ) -> None:
+        """Steps are timed from here."""
+        self._started = time.perf_counter()
+
+    def _add_seconds(self):
+        if self._started is None:  # a loop that only says when batches end
+            return
+        seconds = time.perf_counter() - self._started
+        self._batches_seen += 1
+        # The first batch of a `fit` compiles its step.
+        kind = "steps" if self._batches_seen > 1 else "compiling"
+        _kfac_of(self.model).add_seconds(kind, seconds)
+
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measure and invert when it is time."""
+        self._add_seconds()
         before, now = self._count.end_batch(batch)
         measure = before // self.every != now // self.every
         invert = before // self.invert_every != now // self.invert_every
         if not (measure or invert):
             return
         # On JAX this brings the model's state up to date, which takes time.
-        model = self.model
-        optimizer = _kfac_of(model)
+        optimizer = _kfac_of(self.model)
         if measure:
-            optimizer.update_curvature(
-                model, *self._next_batch(optimizer), invert=False
-            )
+            self._measure(optimizer, self._next_batch(optimizer))
         if invert:
             optimizer.update_inverses()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add the diagnostics to the logs."""
         if logs is not None:
-            numbers = _kfac_of(self.model).diagnostics()
+            optimizer = _kfac_of(self.model)
+            numbers = optimizer.diagnostics(products=self.diagnostics)
             logs.update((f"kfac_{name}", x) for name, x in numbers.items())
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Compare the count of batches with the optimizer's."""
         self._count.end_fit(self.model)
+        if self.verbose:
+            print(_kfac_of(self.model).seconds())
+
+    def _measure(self, optimizer, batch, first_pass=False):
+        optimizer.update_curvature(
+            self.model,
+            *batch,
+            invert=False,
+            first_pass=first_pass,
+            class_weight=self.class_weight,
+        )
 
     def _next_batch(self, optimizer) -> tuple:
         # By the optimizer's own count, which another callback may restore

@@ -3,14 +3,16 @@
 The parts, from the model to the optimizer:
 
     interception  watches the calls of a model's layers
-    readers, convolutions, einsum, normalization
+    readers, embedding, convolutions, einsum, normalization
                   what one kind of layer shows: inputs, gradients, statistics
     distributions, losses, estimators
                   what is sent backwards through the model, and why
     registration  which layer gets which block; what gets none
-    packing, blocks, state
+    packing, blocks, eigenbasis, state
                   the matrices, their inverses, the optimizer's variables
-    programs      measuring and inverting, compiled
+    measurement, inversion
+                  the programs that run between the steps, compiled
+    curvature     all of it as one object, which the optimizer owns
 
 `keras_wd.optimizers.KFAC` is what a user meets; `register_layer` makes a layer
 of one's own known.
@@ -19,6 +21,7 @@ of one's own known.
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.blocks import ScaleShiftBlock
+from keras_wd.kfac.eigenbasis import EigenBlock
 from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.kfac.interception import register_layer
 from keras_wd.kfac.readers import DenseReader
@@ -30,6 +33,7 @@ __all__ = [
     "Block",
     "DenseReader",
     "ESTIMATORS",
+    "EigenBlock",
     "KroneckerBlock",
     "MatrixReader",
     "Reader",

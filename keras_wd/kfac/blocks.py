@@ -6,6 +6,7 @@ preconditioned. It can be written as plain Python, so that a saved optimizer
 knows its blocks without the model.
 
     KroneckerBlock   A (x) S over (inputs, outputs) of a kernel and its bias
+    EigenBlock       the same with measured eigenvalues: see `eigenbasis`
     ScaleShiftBlock  one 2 x 2 matrix per pair of a scale and a shift
 """
 
@@ -39,30 +40,60 @@ class Block(abc.ABC):
 
     @abc.abstractmethod
     def factors(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the running averages by name; inverses have the same."""
+        """Shapes of the running averages by name."""
+
+    def inverses(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of what an inversion makes, by name."""
+        return {
+            f"{name}_inverse": shape for name, shape in self.factors().items()
+        }
+
+    @abc.abstractmethod
+    def initial(self, name: str) -> np.ndarray:
+        """One of `inverses` before there is any: the plain gradient's."""
 
     @abc.abstractmethod
     def variable_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the variables it preconditions."""
 
     @abc.abstractmethod
-    def invert(self, factors: Sequence, damping, relative, cholesky) -> tuple:
+    def invert(
+        self, factors, inverses, first, damping, relative, cholesky
+    ) -> tuple:
         """Damped inverses of the factors, and whether they are usable.
 
         Args:
             factors: the running averages.
+            inverses: what the last inversion made.
+            first: boolean scalar; whether there was none.
             damping: scalar added to the curvature.
             relative: scalar; this part of the mean curvature is added too.
             cholesky: see `keras_wd.ops.kronecker.damped_inverse`.
         """
 
+    def curvature(self, factors: Sequence, inverses: Sequence) -> Sequence:
+        """Those of the arrays that hold the curvature: the factors."""
+        return factors
+
     @abc.abstractmethod
     def multiply(self, factors: Sequence, values: Sequence) -> list:
-        """Factors (or inverses) times values shaped as the variables."""
+        """`curvature` (or the inverses) times values shaped as variables."""
+
+    def precondition(
+        self, inverses: Sequence, values: Sequence, damping
+    ) -> list:
+        """The damped inverse of the curvature times values.
+
+        Args:
+            inverses: what `invert` made; the damping may be in there.
+            values: shaped as the variables.
+            damping: the damping now.
+        """
+        return self.multiply(inverses, values)
 
     @abc.abstractmethod
     def trace(self, factors: Sequence):
-        """The trace of the block's curvature, a scalar."""
+        """The trace of `curvature`, a scalar."""
 
     @abc.abstractmethod
     def factor_traces(self, factors: Sequence[np.ndarray]) -> dict[str, float]:
@@ -71,7 +102,8 @@ class Block(abc.ABC):
     @property
     def memory(self) -> int:
         """Bytes of the averages and the inverses in float32."""
-        return 8 * sum(math.prod(shape) for shape in self.factors().values())
+        shapes = (*self.factors().values(), *self.inverses().values())
+        return 4 * sum(map(math.prod, shapes))
 
     def get_config(self) -> dict:
         """The block as plain Python."""
@@ -79,15 +111,8 @@ class Block(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class KroneckerBlock(Block):
-    """The curvature of a linear map as a Kronecker product.
-
-    Formula: block = A (x) S with `A = mean of a a^T` over all rows that enter
-    the layer (a with a final 1 if there is a bias) and `S = sum of g g^T`
-    over all rows that leave it, divided by the number of loss elements.
-    Convention: where a layer acts at T places per example (a convolution, a
-    sequence), S sums over the places, which puts the factor T of the
-    usual formula inside S; the damped inverse is the same.
+class MatrixBlock(Block):
+    """The curvature of a linear map, by factors of its inputs and outputs.
 
     Args:
         name: path of the layer's first variable.
@@ -98,9 +123,6 @@ class KroneckerBlock(Block):
         diagonal_outputs: keep only the diagonal of S.
         sharing: "expand", every row for itself; "reduce", the mean row into
             the layer and the sum of the rows out of it, per example.
-
-    Source: Martens and Grosse, 2015, section 3; Grosse and Martens, 2016,
-    section 3 for convolutions; Eschenhagen et al., 2023, for "reduce".
     """
 
     packing: Packing
@@ -128,7 +150,49 @@ class KroneckerBlock(Block):
             shapes.append(self.packing.bias)
         return shapes
 
-    def invert(self, factors: Sequence, damping, relative, cholesky) -> tuple:
+    def factor_traces(self, factors: Sequence[np.ndarray]) -> dict[str, float]:
+        """The traces of A and of S."""
+        axes = self.packing.group_axes
+        traces = {}
+        for name, factor in zip(self.factors(), factors, strict=True):
+            if not kronecker.is_diagonal(factor, axes):
+                factor = np.diagonal(factor, axis1=-2, axis2=-1)
+            traces[f"trace_{name}"] = float(factor.sum())
+        return traces
+
+    @classmethod
+    def from_config(cls, config: dict) -> "MatrixBlock":
+        """The inverse of `get_config` without its "block"."""
+        packing = Packing.from_config(config["packing"])
+        variables = tuple(config["variables"])
+        return cls(**{**config, "packing": packing, "variables": variables})
+
+
+@dataclasses.dataclass(frozen=True)
+class KroneckerBlock(MatrixBlock):
+    """The curvature of a linear map as a Kronecker product.
+
+    Formula: block = A (x) S with `A = mean of a a^T` over all rows that enter
+    the layer (a with a final 1 if there is a bias) and `S = sum of g g^T`
+    over all rows that leave it, divided by the number of loss elements.
+    Convention: where a layer acts at T places per example (a convolution, a
+    sequence), S sums over the places, which puts the factor T of the
+    usual formula inside S; the damped inverse is the same.
+
+    Source: Martens and Grosse, 2015, section 3; Grosse and Martens, 2016,
+    section 3 for convolutions; Eschenhagen et al., 2023, for "reduce".
+    """
+
+    def initial(self, name: str) -> np.ndarray:
+        """The identity."""
+        shape = self.inverses()[name]
+        if len(shape) == 1 + self.packing.group_axes:
+            return np.ones(shape)
+        return np.broadcast_to(np.eye(shape[-1]), shape)
+
+    def invert(
+        self, factors, inverses, first, damping, relative, cholesky
+    ) -> tuple:
         """`(A + pi sqrt(d) I)^-1`, `(S + sqrt(d)/pi I)^-1`."""
         inputs, outputs = factors
         axes = self.packing.group_axes
@@ -138,14 +202,14 @@ class KroneckerBlock(Block):
         dampings = kronecker.split_damping(
             inputs, outputs, damping + relative * mean, axes
         )
-        inverses, usable = [], []
+        found, usable = [], []
         for factor, share in zip(factors, dampings, strict=True):
             inverse, good = kronecker.damped_inverse(
                 factor, share, axes, cholesky
             )
-            inverses.append(inverse)
+            found.append(inverse)
             usable.append(good)
-        return inverses, ops.logical_and(*usable)
+        return found, ops.logical_and(*usable)
 
     def multiply(self, factors: Sequence, values: Sequence) -> list:
         """`A V S` for V the matrix of the values."""
@@ -164,23 +228,6 @@ class KroneckerBlock(Block):
             outputs, axes
         )
         return ops.sum(means) * self.packing.rows * self.packing.outputs
-
-    def factor_traces(self, factors: Sequence[np.ndarray]) -> dict[str, float]:
-        """The traces of A and of S."""
-        axes = self.packing.group_axes
-        traces = {}
-        for name, factor in zip(self.factors(), factors, strict=True):
-            if not kronecker.is_diagonal(factor, axes):
-                factor = np.diagonal(factor, axis1=-2, axis2=-1)
-            traces[f"trace_{name}"] = float(factor.sum())
-        return traces
-
-    @classmethod
-    def from_config(cls, config: dict) -> "KroneckerBlock":
-        """The inverse of `get_config` without its "block"."""
-        packing = Packing.from_config(config["packing"])
-        variables = tuple(config["variables"])
-        return cls(**{**config, "packing": packing, "variables": variables})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,11 +258,19 @@ class ScaleShiftBlock(Block):
         """One array: the entries of the matrices, (1 or 3, units)."""
         return {"unit_factor": (self._entries, math.prod(self.shape))}
 
+    def initial(self, name: str) -> np.ndarray:
+        """The identity."""
+        value = np.ones(self.inverses()[name])
+        value[len(self.variables) :] = 0.0
+        return value
+
     def variable_shapes(self) -> list[tuple[int, ...]]:
         """The shapes of the scale and the shift."""
         return [self.shape] * len(self.variables)
 
-    def invert(self, factors: Sequence, damping, relative, cholesky) -> tuple:
+    def invert(
+        self, factors, inverses, first, damping, relative, cholesky
+    ) -> tuple:
         """The inverses in closed form."""
         (entries,) = factors
         count = len(self.variables)
@@ -261,12 +316,3 @@ class ScaleShiftBlock(Block):
         shape = tuple(config["shape"])
         variables = tuple(config["variables"])
         return cls(**{**config, "shape": shape, "variables": variables})
-
-
-_KINDS = {kind.__name__: kind for kind in (KroneckerBlock, ScaleShiftBlock)}
-
-
-def block_from_config(config: dict) -> Block:
-    """A block from what `Block.get_config` returned, also after JSON."""
-    config = dict(config)
-    return _KINDS[config.pop("block")].from_config(config)

@@ -75,8 +75,7 @@ class EinsumReader(MatrixReader):
             axes=[kernel.index(c) for c in shared + summed + new],
         )
 
-    def _rows(self, tensor, labels, groups, columns, packing, dtype):
-        counted = [c for c in labels if c not in groups + columns]
+    def _rows(self, tensor, labels, counted, groups, columns, dtype):
         order = [labels.index(c) for c in counted + groups + columns]
         tensor = ops.cast(ops.transpose(tensor, order), dtype)
         sizes = [tensor.shape[len(counted) + i] for i in range(len(groups))]
@@ -88,7 +87,8 @@ class EinsumReader(MatrixReader):
     def input_rows(self, layer: keras.Layer, packing: Packing, inputs, dtype):
         """Labels that are neither groups nor summed over count rows."""
         labels, _, _, shared, summed, _ = self._labels(layer, len(inputs.shape))
-        return self._rows(inputs, labels, shared, summed, packing, dtype)
+        counted = [c for c in labels if c not in shared + summed]
+        return self._rows(inputs, labels, counted, shared, summed, dtype)
 
     def places(self, layer: keras.Layer, inputs, gradient) -> tuple[int, ...]:
         """The axes of the labels that count rows."""
@@ -108,5 +108,7 @@ class EinsumReader(MatrixReader):
             rank = hidden + len(left.split(",")[0].replace("...", ""))
         else:
             rank = len(left.split(",")[0])
-        _, _, labels, shared, _, new = self._labels(layer, rank)
-        return self._rows(grads, labels, shared, new, packing, dtype)
+        entering, _, labels, shared, summed, new = self._labels(layer, rank)
+        # In the order of the rows that enter.
+        counted = [c for c in entering if c not in shared + summed]
+        return self._rows(grads, labels, counted, shared, new, dtype)

@@ -17,9 +17,9 @@ import keras
 from keras_wd.kfac.convolutions import ConvReader
 from keras_wd.kfac.convolutions import DepthwiseReader
 from keras_wd.kfac.einsum import EinsumReader
+from keras_wd.kfac.embedding import EmbeddingReader
 from keras_wd.kfac.normalization import NormalizationReader
 from keras_wd.kfac.readers import DenseReader
-from keras_wd.kfac.readers import EmbeddingReader
 from keras_wd.kfac.readers import Reader
 
 _FLAGS = {"scale": False, "center": False}

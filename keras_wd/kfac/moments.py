@@ -119,3 +119,53 @@ def summed_rows(rows, examples: int):
         return rows
     split = ops.reshape(rows, (examples, places, *rows.shape[1:]))
     return ops.sum(split, axis=1)
+
+
+def in_basis(rows, basis, constant: bool = False):
+    """Rows in an eigenbasis, (rows, n) or (rows, groups, n).
+
+    Args:
+        rows: without the final 1.
+        basis: eigenvectors as columns, (n, n) or (groups, n, n), or None.
+        constant: whether a final 1 belongs to every row.
+    """
+    if basis is None:
+        if not constant:
+            return rows
+        return ops.concatenate([rows, ops.ones_like(rows[..., :1])], axis=-1)
+    below = None
+    if constant:
+        basis, below = basis[..., :-1, :], basis[..., -1, :]
+    if len(rows.shape) == 2:
+        rows = ops.matmul(rows, basis)
+    else:
+        rows = ops.einsum("rgn,gnk->rgk", rows, basis)
+    return rows if below is None else rows + below
+
+
+def by_example(entering: Sequence, leaving: Sequence, examples) -> list:
+    """Pairs of rows as (examples, places, ...), over all uses of a layer.
+
+    Args:
+        entering: rows that enter, per use.
+        leaving: rows that leave, per use.
+        examples: how many, per use.
+    """
+
+    def split(rows, count):
+        return ops.reshape(rows, (count, -1, *rows.shape[1:]))
+
+    pairs = [
+        (split(a, count), split(g, count))
+        for a, g, count in zip(entering, leaving, examples, strict=True)
+    ]
+    if len(set(examples)) == 1 and len(pairs) > 1:
+        # The uses of an example are places of it.
+        parts = zip(*pairs, strict=True)
+        pairs = [tuple(ops.concatenate(part, axis=1) for part in parts)]
+    return pairs
+
+
+def gradients(rows, grads):
+    """`sum over places of a g^T`, (examples, ..., n, m)."""
+    return ops.einsum("et...n,et...m->e...nm", rows, grads)

@@ -12,7 +12,6 @@ grammar:
 """
 
 import abc
-import math
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -24,6 +23,7 @@ from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.objective import Importance
 from keras_wd.kfac.packing import Packing
+from keras_wd.ops.eigenbasis import second_moments
 
 
 class Reader(abc.ABC):
@@ -182,43 +182,123 @@ class MatrixReader(Reader):
     ) -> list:
         """A and S of the batch."""
         packing = block.packing
-        places = [
-            self.places(layer, x, gradient)
-            for x, gradient in zip(seen, gradients[0], strict=True)
-        ]
-        inputs = [
-            (
-                self.input_rows(layer, packing, x, dtype),
-                own.weights(place),
-            )
-            for x, own, place in zip(seen, rows, places, strict=True)
-        ]
-        examples = [
-            own.examples(place) for own, place in zip(rows, places, strict=True)
-        ]
-        outputs = [
-            (self.output_rows(layer, packing, gradient, dtype), count)
-            for uses in gradients
-            for gradient, count in zip(uses, examples, strict=True)
-        ]
+        inputs, outputs, examples = self._rows_of_uses(
+            layer, packing, seen, gradients, dtype, rows
+        )
         if block.sharing == "reduce":
             inputs = [
                 moments.mean_rows(*pair, count)
                 for pair, count in zip(inputs, examples, strict=True)
             ]
             outputs = [
-                (moments.summed_rows(*pair), pair[1]) for pair in outputs
+                [
+                    moments.summed_rows(*pair)
+                    for pair in zip(uses, examples, strict=True)
+                ]
+                for uses in outputs
             ]
         return [
             moments.input_factor(
                 inputs, packing.bias is not None, block.diagonal_inputs
             ),
             moments.output_factor(
-                [one for one, _ in outputs],
+                [one for uses in outputs for one in uses],
                 loss_elements,
                 block.diagonal_outputs,
             ),
         ]
+
+    def moments(
+        self,
+        layer: keras.Layer,
+        block: Block,
+        seen: Sequence,
+        gradients: Sequence,
+        loss_elements,
+        dtype: str,
+        rows: Sequence,
+        bases: Sequence,
+    ):
+        """The batch's second moments in the eigenbasis: see `EigenBlock`.
+
+        Args:
+            layer: the layer.
+            block: its block.
+            seen: as in `statistics`, with all up to `rows`.
+            gradients: see there.
+            loss_elements: see there.
+            dtype: see there.
+            rows: see there.
+            bases: of the inputs and of the outputs, None for the axes.
+        """
+        passes = self._in_basis(
+            layer, block, seen, gradients, dtype, rows, bases
+        )
+        total = sum(second_moments(*pair) for uses in passes for pair in uses)
+        return total / ops.cast(loss_elements, dtype)
+
+    def gradients_of_examples(
+        self,
+        layer: keras.Layer,
+        block: Block,
+        seen: Sequence,
+        gradients: Sequence,
+        dtype: str,
+        rows: Sequence,
+        bases: Sequence,
+    ):
+        """The gradient of every example in the eigenbasis, (examples, ...).
+
+        Args:
+            layer: the layer.
+            block: its block.
+            seen: as in `statistics`.
+            gradients: at the taps, per use.
+            dtype: of the result.
+            rows: as in `statistics`.
+            bases: as in `moments`.
+        """
+        (uses,) = self._in_basis(
+            layer, block, seen, [gradients], dtype, rows, bases
+        )
+        return sum(moments.gradients(*pair) for pair in uses)
+
+    def _in_basis(self, layer, block, seen, gradients, dtype, rows, bases):
+        """Per pass: pairs of rows that enter and leave, by example."""
+        inputs, outputs, examples = self._rows_of_uses(
+            layer, block.packing, seen, gradients, dtype, rows
+        )
+        entering = [
+            moments.in_basis(one, bases[0], block.packing.bias is not None)
+            for one, _ in inputs
+        ]
+        return [
+            moments.by_example(
+                entering,
+                [moments.in_basis(one, bases[1]) for one in uses],
+                examples,
+            )
+            for uses in outputs
+        ]
+
+    def _rows_of_uses(self, layer, packing, seen, gradients, dtype, rows):
+        """Per use: (rows in, weights); per pass and use: rows out; counts."""
+        places = [
+            self.places(layer, x, gradient)
+            for x, gradient in zip(seen, gradients[0], strict=True)
+        ]
+        inputs = [
+            (self.input_rows(layer, packing, x, dtype), own.weights(place))
+            for x, own, place in zip(seen, rows, places, strict=True)
+        ]
+        outputs = [
+            [self.output_rows(layer, packing, g, dtype) for g in uses]
+            for uses in gradients
+        ]
+        examples = [
+            own.examples(place) for own, place in zip(rows, places, strict=True)
+        ]
+        return inputs, outputs, examples
 
     def places(self, layer: keras.Layer, inputs, gradient) -> tuple[int, ...]:
         """Shape of the axes that count rows, the examples first."""
@@ -253,91 +333,3 @@ class DenseReader(MatrixReader):
     def output_rows(self, layer: keras.Layer, packing: Packing, grads, dtype):
         """Everything but the last axis counts rows."""
         return moments.flat_rows(grads, dtype)
-
-
-class EmbeddingReader(DenseReader):
-    """Embedding: its inputs are one-hot rows, so A is diagonal."""
-
-    def variables(self, layer: keras.Layer) -> list:
-        """The table."""
-        return [layer.embeddings]
-
-    def run(self, layer: keras.Layer, call: Callable, inputs, tap) -> tuple:
-        """Tap the vectors that were looked up."""
-        return tap(call(inputs)), inputs
-
-    def block(
-        self,
-        layer: keras.Layer,
-        name: str,
-        positions: Sequence[int],
-        seen,
-        limit: int,
-    ) -> Block | str:
-        """A Kronecker block whose input factor is diagonal."""
-        shape = layer.embeddings.shape
-        return KroneckerBlock(
-            name=name,
-            layer=type(layer).__name__,
-            variables=tuple(positions),
-            packing=Packing.of(shape, None),
-            diagonal_inputs=True,
-            diagonal_outputs=shape[-1] > limit,
-        )
-
-    def statistics(
-        self,
-        layer: keras.Layer,
-        block: Block,
-        seen: Sequence,
-        gradients: Sequence,
-        loss_elements,
-        dtype: str,
-        rows: Sequence,
-    ) -> list:
-        """How often each row was looked up, per look-up; and S."""
-        total = count = 0.0
-        outgoing = [
-            (moments.flat_rows(g, dtype), own.examples(x.shape))
-            for uses in gradients
-            for g, own, x in zip(uses, rows, seen, strict=True)
-        ]
-        for x, own in zip(seen, rows, strict=True):
-            weights = own.weights(x.shape)
-            if weights is None:
-                weights = ops.ones((math.prod(x.shape),), dtype)
-            weights = ops.cast(weights, dtype)
-            ids = ops.cast(ops.reshape(x, (-1,)), "int32")
-            size = block.packing.inputs
-            if block.sharing == "reduce":
-                examples = own.examples(x.shape)
-                found, own_count = _mean_counts(ids, weights, size, examples)
-            else:
-                found = ops.segment_sum(weights, ids, size)
-                own_count = ops.sum(weights)
-            total, count = total + found, count + own_count
-        if block.sharing == "reduce":
-            outgoing = [(moments.summed_rows(*o), o[1]) for o in outgoing]
-        return [
-            ops.divide_no_nan(total, count),
-            moments.output_factor(
-                [one for one, _ in outgoing],
-                loss_elements,
-                block.diagonal_outputs,
-            ),
-        ]
-
-
-def _mean_counts(ids, weights, size, examples):
-    """The squared mean one-hot rows of all examples, summed, by weight."""
-    split = ops.reshape(weights, (examples, -1))
-    own = ops.sum(split, axis=1)
-    parts = ops.divide_no_nan(split, own[:, None])
-    places = split.shape[1]
-    offsets = ops.repeat(ops.arange(examples, dtype="int32") * size, places)
-    means = ops.segment_sum(
-        ops.reshape(parts, (-1,)), ids + offsets, examples * size
-    )
-    means = ops.reshape(means, (examples, size))
-    own = own / places
-    return ops.sum(own[:, None] * ops.square(means), axis=0), ops.sum(own)

@@ -9,16 +9,23 @@ import keras
 from keras_wd.backend import curvature as seam
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
-from keras_wd.kfac.blocks import block_from_config
+from keras_wd.kfac.blocks import ScaleShiftBlock
+from keras_wd.kfac.eigenbasis import EigenBlock
 from keras_wd.kfac.interception import intercepted
+from keras_wd.kfac.readers import MatrixReader
 from keras_wd.kfac.readers import Reader
 
+_KINDS = {
+    kind.__name__: kind
+    for kind in (EigenBlock, KroneckerBlock, ScaleShiftBlock)
+}
 
-def run_model(model: keras.Model, x):
-    """The outputs in training mode; the model's state stays as it is."""
+
+def run_model(model: keras.Model, x, training: bool = True):
+    """The outputs; the model's state stays as it is."""
     mapping = [(v, seam.read(v)) for v in model.variables]
     with keras.StatelessScope(state_mapping=mapping):
-        return model(x, training=True)
+        return model(x, training=training)
 
 
 @dataclasses.dataclass
@@ -97,7 +104,7 @@ class Registration:
     def from_config(cls, config: dict) -> "Registration":
         """The inverse of `get_config`."""
         return cls(
-            tuple(block_from_config(block) for block in config["blocks"]),
+            tuple(_block(block) for block in config["blocks"]),
             {int(i): text for i, text in config["reasons"].items()},
         )
 
@@ -136,6 +143,12 @@ class Registration:
         return Registration(tuple(blocks), self.reasons)
 
 
+def _block(config):
+    """A block from what `Block.get_config` returned, also after JSON."""
+    config = dict(config)
+    return _KINDS[config.pop("block")].from_config(config)
+
+
 def _nameless(block):
     return dataclasses.replace(block, name="")
 
@@ -147,6 +160,7 @@ def register(
     variables: Sequence[keras.Variable],
     limit: int,
     sharing: str = "expand",
+    eigenbasis: bool = False,
 ) -> tuple[Registration, list[Seen], object]:
     """Blocks for every layer that can have one, those layers, the outputs.
 
@@ -157,6 +171,7 @@ def register(
         variables: the optimizer's variables.
         limit: factors larger than this are diagonal.
         sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
+        eigenbasis: see `keras_wd.kfac.eigenbasis.EigenBlock`.
 
     Raises:
         ValueError: if no layer can have a block.
@@ -192,6 +207,8 @@ def register(
             )
             if isinstance(block, KroneckerBlock):
                 block = dataclasses.replace(block, sharing=sharing)
+                if eigenbasis and isinstance(seen.reader, MatrixReader):
+                    block = EigenBlock.of(block)
             if isinstance(block, Block):
                 blocks.append(block)
                 kept.append(seen)

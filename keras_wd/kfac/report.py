@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import curvature as seam
-from keras_wd.kfac.engine import Engine
+from keras_wd.kfac.curvature import Curvature
 from keras_wd.kfac.registration import Registration
 
 
@@ -61,47 +61,50 @@ def _array(variable):
     return ops.convert_to_numpy(seam.read(variable))
 
 
-def numbers(engine: Engine) -> dict[str, float]:
-    """Traces, counts and seconds as Python numbers.
-
-    "trace" is that of the whole curvature, the sum over blocks.
-    """
-    state = engine.state
-    traces = [
-        float(block.trace([seam.read(f) for f in factors]))
-        for block, factors in zip(state.blocks, state.factors, strict=True)
-    ]
+def numbers(curvature: Curvature) -> dict[str, float]:
+    """Counts and seconds as Python numbers."""
+    state, spent = curvature.state, curvature.seconds.spent
 
     def total(counter):
         return float(_array(counter).sum())
 
     return {
-        "curvature_trace": sum(traces),
         "curvature_updates": float(_array(state.updates).max()),
         "curvature_skipped": total(state.skipped),
         "inverse_retries": total(state.retries),
         "inverse_failures": total(state.failures),
-        "curvature_seconds": engine.seconds["curvature"],
-        "inverse_seconds": engine.seconds["inverses"],
+        "compile_seconds": spent["registration"] + spent["compiling"],
+        "curvature_seconds": spent["curvature"],
+        "inverse_seconds": spent["inverses"],
     }
 
 
-def factors(engine: Engine) -> dict[str, dict[str, np.ndarray]]:
+def trace(curvature: Curvature) -> float:
+    """The trace of the whole curvature, the sum over blocks."""
+    state = curvature.state
+    return sum(
+        float(block.trace(state.curvature(index)))
+        for index, block in enumerate(state.blocks)
+    )
+
+
+def factors(curvature: Curvature) -> dict[str, dict[str, np.ndarray]]:
     """The running averages by block and factor name."""
-    return {
-        block.name: {
+    state, found = curvature.state, {}
+    for index, block in enumerate(state.blocks):
+        names = [*block.factors()]
+        if state.has_moments(index):
+            names.append("second_moments")
+        found[block.name] = {
             name: np.array(_array(variable))
-            for name, variable in zip(block.factors(), variables, strict=True)
+            for name, variable in zip(names, state.averages(index), strict=True)
         }
-        for block, variables in zip(
-            engine.state.blocks, engine.state.factors, strict=True
-        )
-    }
+    return found
 
 
-def quadratic_form(engine: Engine, values: dict) -> float:
+def quadratic_form(curvature: Curvature, values: dict) -> float:
     """`sum v . C v` over the blocks, for values by position."""
-    products = engine.curvature_times(values)
+    products = curvature.times(values)
     return sum(
         float(ops.sum(ops.cast(values[i], product.dtype) * product))
         for i, product in products.items()
@@ -109,10 +112,10 @@ def quadratic_form(engine: Engine, values: dict) -> float:
 
 
 def blocks(
-    engine: Engine, variables: Sequence[keras.Variable], damping: float
+    curvature: Curvature, variables: Sequence[keras.Variable], damping: float
 ) -> dict[str, dict[str, float]]:
     """Traces, squared norm and effective damping of every block, by name."""
-    state = engine.state
+    state = curvature.state
     found = {}
     for block, factors in zip(state.blocks, state.factors, strict=True):
         norm = sum(

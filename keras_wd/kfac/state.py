@@ -4,21 +4,11 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_wd.backend import curvature as seam
 from keras_wd.kfac.blocks import Block
-
-
-def _initial_inverse(block: Block, shape: tuple) -> Callable:
-    """The identity: a block without a good inverse uses the plain gradient."""
-    value = np.ones(shape)
-    if "unit_factor" in block.factors():
-        value[(shape[0] + 1) // 2 :] = 0.0
-    elif len(shape) == 2 + block.packing.group_axes:
-        value[...] = np.eye(shape[-1])
-    return lambda shape, dtype=None: ops.convert_to_tensor(value, dtype=dtype)
+from keras_wd.kfac.eigenbasis import EigenBlock
 
 
 class BlockState:
@@ -52,11 +42,11 @@ class BlockState:
                 [
                     add(
                         shape,
-                        _initial_inverse(block, shape),
+                        _constant(block, key),
                         dtype=dtype,
-                        name=f"{name}_{key}_inverse",
+                        name=f"{name}_{key}",
                     )
-                    for key, shape in shapes.items()
+                    for key, shape in block.inverses().items()
                 ]
             )
         count = (len(self.blocks),)
@@ -80,14 +70,29 @@ class BlockState:
         found = ops.sum(seam.read(self.inversions))
         return int(ops.convert_to_numpy(found))
 
-    @property
-    def averages(self) -> list[keras.Variable]:
-        """What a measurement assigns."""
-        factors = [f for block in self.factors for f in block]
-        return [*factors, self.updates, self.skipped]
+    def averages(self, index: int) -> list[keras.Variable]:
+        """What a measurement moves of a block, in order."""
+        moments = self.inverses[index][-1:] if self.has_moments(index) else []
+        return [*self.factors[index], *moments]
 
-    @property
-    def inverted(self) -> list[keras.Variable]:
-        """What an inversion assigns."""
-        inverses = [i for block in self.inverses for i in block]
-        return [*inverses, self.inversions, self.retries, self.failures]
+    def has_moments(self, index: int) -> bool:
+        """Whether a block has second moments in an eigenbasis."""
+        return isinstance(self.blocks[index], EigenBlock)
+
+    def bases(self, index: int) -> list[keras.Variable]:
+        """What a measurement reads of such a block besides."""
+        return self.inverses[index][:-1] if self.has_moments(index) else []
+
+    def curvature(self, index: int) -> list:
+        """The tensors that hold a block's curvature."""
+        held = self.blocks[index].curvature(
+            self.factors[index], self.inverses[index]
+        )
+        return [seam.read(variable) for variable in held]
+
+
+def _constant(block, key):
+    def initializer(shape, dtype=None):
+        return ops.convert_to_tensor(block.initial(key), dtype=dtype)
+
+    return initializer

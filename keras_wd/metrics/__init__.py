@@ -1,6 +1,7 @@
 """What weight decay did to a network, in numbers."""
 
 from keras_wd.metrics.gauss_newton import gauss_newton_norm
+from keras_wd.metrics.influence import influence
 from keras_wd.metrics.jacobian import Estimate
 from keras_wd.metrics.jacobian import JacobianNorm
 from keras_wd.metrics.jacobian import jacobian_norm
@@ -24,6 +25,7 @@ __all__ = [
     "effective_learning_rate",
     "equilibrium_rotation",
     "gauss_newton_norm",
+    "influence",
     "jacobian_norm",
     "layer_sparsity",
     "path_norm",

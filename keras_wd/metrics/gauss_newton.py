@@ -10,7 +10,8 @@ from keras import ops
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
-from keras_wd.kfac.engine import Engine
+from keras_wd.kfac.curvature import Curvature
+from keras_wd.kfac.curvature import Settings
 from keras_wd.kfac.report import quadratic_form
 from keras_wd.metrics.probing import batches_of
 from keras_wd.metrics.probing import checked_inputs
@@ -141,13 +142,11 @@ def _kronecker(model, inputs, variables, chosen):
             name=f"{name}_{next(numbers)}",
         )
 
-    engine = Engine(
-        "gauss_newton_exact",
-        0.0,
-        _LARGEST_FACTOR,
+    curvature = Curvature(
+        Settings("gauss_newton_exact", 0.0, _LARGEST_FACTOR, training=False),
         keras.random.SeedGenerator(0),
         add_variable,
     )
-    engine.build(variables)
-    engine.measure(model, (inputs, None, None), None, first_pass=True)
-    return quadratic_form(engine, {i: variables[i] for i in chosen})
+    curvature.build(variables)
+    curvature.measure(model, (inputs, None, None), None, first_pass=True)
+    return quadratic_form(curvature, {i: variables[i] for i in chosen})

@@ -1,16 +1,22 @@
-"""The curvature of K-FAC: measured between the steps, and read."""
+"""An optimizer that owns the curvature of the model it trains."""
 
 from collections.abc import Callable
 
 import keras
 import numpy as np
+from keras import initializers
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_number
 from keras_wd.kfac import report
+from keras_wd.kfac.curvature import Curvature
+from keras_wd.kfac.curvature import Settings
+from keras_wd.losses import weights_of_classes
 from keras_wd.optimizers.chain import parts
 from keras_wd.optimizers.rates import number_of
+from keras_wd.optimizers.state import SavesState
+from keras_wd.schedules import check_rate
 
 NO_CURVATURE = (
     "`KFAC` must measure curvature before its first step. Received: a step "
@@ -19,11 +25,46 @@ NO_CURVATURE = (
 )
 
 
-class MeasuresCurvature:
-    """What `KFAC` does between its steps.
+def _float_of_numbers():
+    """float64 where Keras computes in it, and float32 otherwise."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
 
-    The class using it has `_engine`, `_damping` and `_has_curvature`.
+
+class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
+    """Measures curvature between its steps; how it steps is a subclass's.
+
+    Args:
+        learning_rate: a float or a schedule.
+        damping: a float or a schedule of `iterations`.
+        settings: how curvature is measured and kept.
+        seed: of the drawn labels.
+        **kwargs: any further argument of `keras.optimizers.Optimizer`.
     """
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule,
+        damping: float | LearningRateSchedule,
+        settings: Settings,
+        seed: int | None,
+        **kwargs,
+    ):
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        noise = keras.random.SeedGenerator(seed)
+        # Tracked, so that a resumed run draws the labels it would have drawn.
+        self.noise_state = noise.state
+        self._damping = check_rate("damping", damping)
+        if not isinstance(damping, LearningRateSchedule):
+            self._damping = self.add_variable(
+                shape=(),
+                initializer=initializers.Constant(damping),
+                dtype=_float_of_numbers(),
+                aggregation="only_first_replica",
+                name="damping",
+            )
+        self._curvature = Curvature(settings, noise, self.add_variable)
+        self._has_curvature = False
+        self._keep_state()
 
     @property
     def damping(self):
@@ -31,9 +72,6 @@ class MeasuresCurvature:
         if isinstance(self._damping, LearningRateSchedule):
             return self._damping(self.iterations)
         return self._damping
-
-    def _damping_now(self):
-        return number_of(self.damping)
 
     @damping.setter
     def damping(self, value: float):
@@ -44,17 +82,20 @@ class MeasuresCurvature:
             )
         self._damping.assign(check_number("damping", value, minimum=0))
 
+    def _damping_now(self):
+        return number_of(self.damping)
+
     @property
     def has_curvature(self) -> bool:
         """Whether a step can be taken."""
-        if not self._has_curvature and self._engine.state is not None:
-            self._has_curvature = self._engine.state.count_inversions() > 0
+        if not self._has_curvature and self._curvature.state is not None:
+            self._has_curvature = self._curvature.state.count_inversions() > 0
         return self._has_curvature
 
     @property
     def curvature_measurements(self) -> int:
         """How many batches the curvature was measured on, or tried to be."""
-        state = self._engine.state
+        state = self._curvature.state
         return 0 if state is None else state.count_measurements()
 
     def update_curvature(
@@ -66,6 +107,7 @@ class MeasuresCurvature:
         loss=None,
         invert: bool = True,
         first_pass: bool = False,
+        class_weight: dict[int, float] | None = None,
     ) -> None:
         """Measure the curvature on a batch and renew the inverses.
 
@@ -80,13 +122,18 @@ class MeasuresCurvature:
             invert: renew the inverses too. The first call has to.
             first_pass: average this and the earlier batches with equal
                 weights, to initialise the factors by a pass over the data.
+            class_weight: weights of the classes in the loss, as `fit` takes
+                them, in place of `sample_weight`. The model has one output,
+                and `y` holds class numbers or one-hot rows.
 
         Raises:
             ValueError: if the model has another set of variables, no layer
                 that K-FAC knows, or a loss the estimator cannot use.
         """
+        if class_weight is not None:
+            sample_weight = weights_of_classes(class_weight, y, sample_weight)
         self._build_for(model)
-        self._engine.measure(model, (x, y, sample_weight), loss, first_pass)
+        self._curvature.measure(model, (x, y, sample_weight), loss, first_pass)
         if invert:
             self.update_inverses()
 
@@ -97,10 +144,10 @@ class MeasuresCurvature:
             jit_compile: compile with XLA on TensorFlow too, which takes long
                 and gains nothing on CPU and GPU. JAX always compiles.
         """
-        if self._engine.state is None:
+        if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)
         damping = self._damping_now()
-        self._engine.invert(damping, bool(jit_compile))
+        self._curvature.invert(damping, bool(jit_compile))
         self._has_curvature = True
 
     def register(self, model: keras.Model, x) -> None:
@@ -109,7 +156,7 @@ class MeasuresCurvature:
         `update_curvature` does it by itself the first time.
         """
         self._build_for(model)
-        self._engine.register(model, x)
+        self._curvature.register(model, x)
 
     def _build_for(self, model):
         if not model.built:
@@ -125,36 +172,59 @@ class MeasuresCurvature:
                 holder.build(model.trainable_variables)
 
     def summary(self, print_fn: Callable[[str], None] = print) -> None:
-        """Print each variable's block, factors, memory, or why it has none."""
-        if self._engine.registration is None:
+        """Print each variable's block, factors, memory, or why it has none.
+
+        And where the seconds went since the optimizer was created: finding
+        the layers, compiling (the first run of every program), measuring
+        curvature, inverting it, and, in `fit` with the callback `Curvature`,
+        the training steps.
+        """
+        if self._curvature.registration is None:
             raise ValueError(NO_CURVATURE)
         names = [variable.path for variable in self._trainable_variables]
-        print_fn(report.table(self._engine.registration, names))
+        print_fn(report.table(self._curvature.registration, names))
+        print_fn(self.seconds())
 
-    def diagnostics(self) -> dict[str, float]:
+    def seconds(self) -> str:
+        """Where the time went, as `summary` prints it."""
+        return str(self._curvature.seconds)
+
+    def add_seconds(self, kind: str, seconds: float) -> None:
+        """Add to `seconds` what was measured elsewhere: "steps" of `fit`."""
+        self._curvature.seconds.add(kind, seconds)
+
+    def diagnostics(self, products: bool = True) -> dict[str, float]:
         """Numbers for logs, read now.
 
+        Args:
+            products: also those that multiply with every factor:
+                "curvature_trace", the trace of all blocks; "weight_norm"
+                `sum w . C w` over all blocks (the Gauss-Newton norm of the
+                weights under that estimator); "step_kl", with momentum,
+                `sum v . C v / 2` of the last step v.
+
         Returns:
-            "damping"; "curvature_trace", the trace of all blocks;
-            "weight_norm" `sum w . C w` over all blocks (the Gauss-Newton
-            norm of the weights under that estimator); "step_kl", with
-            momentum, `sum v . C v / 2` of the last step v; how many
-            measurements were taken ("curvature_updates") or skipped for
-            non-finite statistics ("curvature_skipped"), inversions repeated
-            ("inverse_retries") or given up ("inverse_failures"), counted per
-            block; "curvature_seconds" and "inverse_seconds" since the
-            optimizer was created.
+            "damping"; how many measurements were taken
+            ("curvature_updates") or skipped for non-finite statistics
+            ("curvature_skipped"), inversions repeated ("inverse_retries") or
+            given up ("inverse_failures"), counted per block;
+            "compile_seconds", of finding the layers and of the first run of
+            every program, "curvature_seconds" and "inverse_seconds" of all
+            further runs, since the optimizer was created.
         """
-        if self._engine.state is None:
+        if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)
         numbers = {"damping": self._damping_now()}
-        numbers.update(report.numbers(self._engine))
-        variables = dict(enumerate(self._trainable_variables))
+        numbers.update(report.numbers(self._curvature))
+        if not products:
+            return numbers
+        numbers["curvature_trace"] = report.trace(self._curvature)
         form = report.quadratic_form
-        numbers["weight_norm"] = form(self._engine, variables)
-        if self.momentum:
-            velocities = dict(enumerate(self.velocities))
-            numbers["step_kl"] = form(self._engine, velocities) / 2.0
+        variables = dict(enumerate(self._trainable_variables))
+        numbers["weight_norm"] = form(self._curvature, variables)
+        velocities = dict(enumerate(getattr(self, "velocities", [])))
+        if velocities:
+            numbers["step_kl"] = form(self._curvature, velocities) / 2.0
         return numbers
 
     def factors(self) -> dict[str, dict[str, np.ndarray]]:
@@ -162,12 +232,13 @@ class MeasuresCurvature:
 
         A block's name is the path of its first variable. "input_factor" is A
         and "output_factor" S, full or the diagonal, after a leading axis of
-        groups if there are groups; "unit_factor" is the squared scale
+        groups if there are groups; "second_moments" those in an eigenbasis;
+        "unit_factor" is the squared scale
         gradients, the squared shift gradients, and their products.
         """
-        if self._engine.state is None:
+        if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)
-        return report.factors(self._engine)
+        return report.factors(self._curvature)
 
     def block_diagnostics(self) -> dict[str, dict[str, float]]:
         """Per block: traces of the factors, `|w|^2`, effective damping.
@@ -178,7 +249,9 @@ class MeasuresCurvature:
 
         Source: Zhang, Wang, Xu and Grosse, 2019, section 4.3.
         """
-        if self._engine.state is None:
+        if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)
         damping = self._damping_now()
-        return report.blocks(self._engine, self._trainable_variables, damping)
+        return report.blocks(
+            self._curvature, self._trainable_variables, damping
+        )

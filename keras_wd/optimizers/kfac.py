@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import keras
-from keras import initializers
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
@@ -11,31 +10,25 @@ from keras_wd import backend
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
+from keras_wd.errors import check_flag
 from keras_wd.errors import check_fraction
 from keras_wd.errors import check_number
 from keras_wd.errors import check_seed
 from keras_wd.kfac.blocks import SHARING
-from keras_wd.kfac.engine import Engine
+from keras_wd.kfac.curvature import Settings
 from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.ops.kronecker import kl_scale
 from keras_wd.optimizers.clipping import check_replicas
 from keras_wd.optimizers.clipping import clip_over_replicas
 from keras_wd.optimizers.curvature import NO_CURVATURE
-from keras_wd.optimizers.curvature import MeasuresCurvature
-from keras_wd.optimizers.state import SavesState
+from keras_wd.optimizers.curvature import CurvatureOptimizer
 from keras_wd.schedules import check_learning_rate
-from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
 
 
-def _float_of_numbers():
-    """float64 where Keras computes in it, and float32 otherwise."""
-    return "float64" if keras.config.floatx() == "float64" else "float32"
-
-
 @keras.saving.register_keras_serializable("keras_wd.optimizers")
-class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
+class KFAC(CurvatureOptimizer):
     """Natural gradient with a Kronecker-factored curvature.
 
     Formula, per layer with gradient matrix G (inputs x outputs, the bias as
@@ -93,6 +86,19 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             has an element for every row; "reduce" takes the mean of the rows
             that enter and the sum of the gradients that leave, exact where
             the rows are averaged, as by a global pooling.
+        eigenbasis: EKFAC. The direction is `U ((U^T G V) / (M + d)) V^T`,
+            with U and V the eigenvectors of A and S, found when the inverses
+            are renewed, and M the second moments of the gradients of single
+            examples in that basis, averaged at every measurement of the
+            curvature; the damping is exact, and acts at once. Of all
+            curvatures with these eigenvectors it is the nearest to the exact
+            block, so never further from it than A (x) S, from which M
+            starts. It takes twice the products of a step and a third array
+            of the kernel's size, and the eigenvectors take some ten times as
+            long as the inverses. M counts an example as a whole, whatever
+            `sharing`; of a loss with several elements per example (tokens,
+            pixels) an "exact" estimator then counts how they go together,
+            which the others average out.
         **kwargs: any further argument of `keras.optimizers.Optimizer`.
 
     Raises:
@@ -118,7 +124,9 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
     Martens, 2016; as used with weight decay: Zhang, Wang, Xu and Grosse, 2019;
     `sharing`: Eschenhagen, Immer, Turner, Schneider and Hennig, 2023,
     "Kronecker-Factored Approximate Curvature for Modern Neural Network
-    Architectures".
+    Architectures"; `eigenbasis`: George, Laurent, Bouthillier, Ballas and
+    Vincent, 2018, "Fast Approximate Natural Gradient Descent in a Kronecker
+    Factored Eigenbasis".
     """
 
     clips_whole_batch = True
@@ -134,46 +142,32 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
         max_factor_size: int = 8192,
         seed: int | None = None,
         sharing: str = "expand",
+        eigenbasis: bool = False,
         **kwargs,
     ):
         seam.require("KFAC")
         learning_rate = check_learning_rate(learning_rate)
         if seed is not None:
             seed = check_seed("seed", seed)
-        super().__init__(learning_rate=learning_rate, **kwargs)
-        self.momentum = check_fraction("momentum", momentum)
-        self.curvature_decay = check_fraction(
-            "curvature_decay", curvature_decay
+        settings = Settings(
+            check_choice("estimator", estimator, ESTIMATORS),
+            check_fraction("curvature_decay", curvature_decay),
+            check_count("max_factor_size", max_factor_size),
+            check_choice("sharing", sharing, SHARING),
+            check_flag("eigenbasis", eigenbasis),
         )
+        momentum = check_fraction("momentum", momentum)
         if kl_clip is not None:
             kl_clip = check_number("kl_clip", kl_clip, above=0)
+        super().__init__(learning_rate, damping, settings, seed, **kwargs)
+        self.momentum = momentum
+        self.curvature_decay = settings.decay
         self.kl_clip = kl_clip
-        self.estimator = check_choice("estimator", estimator, ESTIMATORS)
-        self.max_factor_size = check_count("max_factor_size", max_factor_size)
+        self.estimator = settings.estimator
+        self.max_factor_size = settings.limit
         self.seed = seed
-        self.sharing = check_choice("sharing", sharing, SHARING)
-        noise = keras.random.SeedGenerator(seed)
-        # Tracked, so that a resumed run draws the labels it would have drawn.
-        self.noise_state = noise.state
-        self._damping = check_rate("damping", damping)
-        if not isinstance(damping, LearningRateSchedule):
-            self._damping = self.add_variable(
-                shape=(),
-                initializer=initializers.Constant(damping),
-                dtype=_float_of_numbers(),
-                aggregation="only_first_replica",
-                name="damping",
-            )
-        self._engine = Engine(
-            self.estimator,
-            self.curvature_decay,
-            self.max_factor_size,
-            noise,
-            self.add_variable,
-            self.sharing,
-        )
-        self._has_curvature = False
-        self._keep_state()
+        self.sharing = settings.sharing
+        self.eigenbasis = settings.eigenbasis
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the velocities, and the factors if they are known."""
@@ -186,16 +180,16 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             self.velocities = self.add_optimizer_variables(
                 variables, "velocity"
             )
-        self._build_engine()
+        self._build_blocks()
         self.saved_state.after_build(variables)
 
-    def _build_engine(self):
+    def _build_blocks(self):
         variables = self._trainable_variables
-        known = self._engine.registration
+        known = self._curvature.registration
         if known is not None and known.variable_count() > len(variables):
             # Some are frozen now: the rest is registered and measured anew.
-            self._engine.registration = None
-        self._engine.build(variables)
+            self._curvature.registration = None
+        self._curvature.build(variables)
 
     def apply(self, grads, trainable_variables=None) -> None:
         """One step; raises if no curvature has been measured."""
@@ -215,7 +209,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             replicas = backend.replica_count()
         positions = [self._get_variable_index(v) for v in trainable_variables]
         by_position = dict(zip(positions, grads, strict=True))
-        steps = self._engine.precondition(by_position)
+        steps = self._curvature.precondition(by_position, self.damping)
         if self.kl_clip is not None:
             quadratic = sum(
                 ops.cast(
@@ -241,7 +235,7 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
     @property
     def _widest(self):
         """The dtype of sums over all blocks."""
-        dtypes = self._engine.state.dtypes
+        dtypes = self._curvature.state.dtypes
         return "float64" if "float64" in dtypes else "float32"
 
     def update_step(self, gradient, variable, learning_rate) -> None:
@@ -259,17 +253,17 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
 
     def saved_structure(self) -> dict | None:
         """The blocks, without which the factors have no variables."""
-        return self._engine.get_config()
+        return self._curvature.get_config()
 
     def restore_structure(self, structure: dict) -> None:
         """Create the factors of a saved optimizer, if there are none."""
-        if self._engine.registration is None:
-            self._engine.set_config(structure)
-            self._build_engine()
+        if self._curvature.registration is None:
+            self._curvature.set_config(structure)
+            self._build_blocks()
 
     def after_restore(self) -> None:
         """See whether there is a curvature now."""
-        state = self._engine.state
+        state = self._curvature.state
         self._has_curvature = state is not None and state.count_inversions() > 0
 
     def get_config(self) -> dict:
@@ -287,7 +281,8 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
             max_factor_size=self.max_factor_size,
             seed=self.seed,
             sharing=self.sharing,
-            registration=self._engine.get_config(),
+            eigenbasis=self.eigenbasis,
+            registration=self._curvature.get_config(),
         )
         return config
 
@@ -298,5 +293,5 @@ class KFAC(MeasuresCurvature, SavesState, keras.optimizers.Optimizer):
         registration = config.pop("registration", None)
         config["damping"] = deserialize_rate(config["damping"])
         optimizer = super().from_config(config, custom_objects)
-        optimizer._engine.set_config(registration)
+        optimizer._curvature.set_config(registration)
         return optimizer

@@ -56,7 +56,7 @@ def test_fit_measures_at_the_periods_and_logs(wrap):
     assert history["kfac_curvature_updates"] == [2.0, 4.0]
     assert history["loss"][1] < history["loss"][0]
     inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    inversions = value(inner._engine.state.inversions)
+    inversions = value(inner._curvature.state.inversions)
     np.testing.assert_array_equal(inversions, [3.0, 3.0])
 
 

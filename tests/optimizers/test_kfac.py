@@ -84,7 +84,7 @@ def with_identity(optimizer, model):
     model.jit_compile = False
     optimizer.update_curvature(model, X)
     model.jit_compile = True
-    state = optimizer._engine.state
+    state = optimizer._curvature.state
     for variable in [f for block in state.factors for f in block]:
         variable.assign(np.eye(variable.shape[0]))
     optimizer.damping = 0.0
@@ -267,7 +267,7 @@ def test_hopeless_factor_keeps_the_last_inverse_and_is_counted():
     model = compiled(KFAC(0.1, seed=0))
     optimizer = model.optimizer
     optimizer.update_curvature(model, X)
-    state = optimizer._engine.state
+    state = optimizer._curvature.state
     before = value(state.inverses[0][0])
     state.factors[0][0].assign(-np.eye(4))
     optimizer.update_inverses()
@@ -279,7 +279,7 @@ def test_inverses_compile_with_xla_and_agree():
     model = compiled(KFAC(0.1, seed=0))
     optimizer = model.optimizer
     optimizer.update_curvature(model, X)
-    state = optimizer._engine.state
+    state = optimizer._curvature.state
     plain = [value(v) for block in state.inverses for v in block]
     optimizer.update_inverses(jit_compile=True)
     fused = [value(v) for block in state.inverses for v in block]
@@ -457,8 +457,12 @@ def test_diagnostics_are_the_quadratic_forms():
     np.testing.assert_allclose(numbers["weight_norm"], norm, rtol=1e-4)
     np.testing.assert_allclose(numbers["curvature_trace"], trace, rtol=1e-4)
     assert numbers["step_kl"] > 0
+    assert numbers["compile_seconds"] > 0
+    optimizer.update_curvature(model, X)
+    numbers = optimizer.diagnostics(products=False)
     assert numbers["curvature_seconds"] > 0
     assert numbers["inverse_seconds"] > 0
+    assert "weight_norm" not in numbers
 
 
 def test_sparse_gradients_of_an_embedding():

@@ -1,11 +1,11 @@
-"""The two compiled programs of K-FAC: measuring curvature, inverting it.
+"""Measuring curvature: a compiled program that runs between the steps.
 
-Both run between training steps, so that the step itself only multiplies with
-inverses. Measuring runs the model once forwards, sends the estimator's
-vectors backwards, and moves the running averages; inverting reads them.
+It runs the model once forwards, sends the estimator's vectors backwards, and
+moves the running averages by what every layer shows.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -24,9 +24,59 @@ from keras_wd.masks import mask_of
 from keras_wd.masks import with_mask
 from keras_wd.ops import kronecker
 
-# Damping of an inversion and of its repetitions: a factor on the damping, and
-# a part of the mean curvature besides.
-ATTEMPTS = ((1.0, 0.0), (10.0, 1e-6), (100.0, 1e-5), (1000.0, 1e-4))
+
+class Use(NamedTuple):
+    """One call of a layer: its block's number, what `run` saw, the mask."""
+
+    block: int
+    seen: object
+    mask: object
+
+
+def numbers_of(layers: Sequence[Seen]) -> dict[int, int]:
+    """The number of the block of a layer, by the layer's id."""
+    return {
+        id(layer): index
+        for index, seen in enumerate(layers)
+        for layer in (seen.layer, *seen.others)
+    }
+
+
+def watched(
+    model: keras.Model, blocks: dict[int, int], x, tap, training: bool
+) -> tuple:
+    """The outputs of the model, and every use of a layer with a block.
+
+    Args:
+        model: the model.
+        blocks: see `numbers_of`.
+        x: the inputs.
+        tap: what the outputs of these layers pass through.
+        training: see `Measurement`.
+    """
+    uses = []
+
+    def observe(layer, reader, call, inputs, in_loop):
+        block = blocks.get(id(layer))
+        if block is None:
+            return call(inputs)
+        mask = _mask_of_rows(layer, inputs)
+        outputs, seen = reader.run(layer, call, inputs, tap)
+        uses.append(Use(block, seen, mask))
+        return outputs
+
+    with intercepted(observe):
+        return run_model(model, x, training), uses
+
+
+class Shown(NamedTuple):
+    """What the layer of one block showed: see `Reader.statistics`."""
+
+    seen: Sequence
+    gradients: Sequence
+    loss_elements: object
+    dtype: str
+    rows: Sequence
 
 
 class Measurement:
@@ -40,6 +90,7 @@ class Measurement:
         estimator: see `keras_wd.kfac.estimators`.
         decay: weight of the past in the averages.
         seed: where labels and signs are drawn from.
+        training: whether dropout and batch normalization act as in training.
     """
 
     def __init__(
@@ -51,23 +102,30 @@ class Measurement:
         estimator: str,
         decay: float,
         seed: keras.random.SeedGenerator,
+        training: bool = True,
     ):
         self._model = model
-        self._blocks = {
-            id(layer): index
-            for index, seen in enumerate(layers)
-            for layer in (seen.layer, *seen.others)
-        }
+        self._training = training
+        self._blocks = numbers_of(layers)
         self._layers = layers
         self._state = state
         self._objective = objective
         self._estimator = estimator
         self._decay = decay
         self._seed = seed
+        numbers = range(len(state.blocks))
         self._program = seam.compiled(
             self._measure,
-            reads=model.variables,
-            writes=[*state.averages, seed.state],
+            reads=[
+                *model.variables,
+                *(v for i in numbers for v in state.bases(i)),
+            ],
+            writes=[
+                *(v for i in numbers for v in state.averages(i)),
+                state.updates,
+                state.skipped,
+                seed.state,
+            ],
             jit_compile=bool(getattr(model, "jit_compile", True)),
         )
 
@@ -77,24 +135,12 @@ class Measurement:
         return ops.convert_to_numpy(good)
 
     def _measure(self, x, y, sample_weight, first_pass):
-        order, returned = [], []
+        returned = []
 
         def forward(tap):
-            uses = []
-            order.clear()
-
-            def observe(layer, reader, call, inputs, in_loop):
-                block = self._blocks.get(id(layer))
-                if block is None:
-                    return call(inputs)
-                mask = _mask_of_rows(layer, inputs)
-                outputs, seen = reader.run(layer, call, inputs, tap)
-                uses.append((seen, mask))
-                order.append(block)
-                return outputs
-
-            with intercepted(observe):
-                outputs = run_model(self._model, x)
+            outputs, uses = watched(
+                self._model, self._blocks, x, tap, self._training
+            )
             returned[:] = [keras.tree.map_structure(lambda _: 0, outputs)]
             flat = keras.tree.flatten(outputs)
             return flat, (uses, [mask_of(output) for output in flat])
@@ -113,18 +159,24 @@ class Measurement:
         elements = 1.0 / ops.where(scale > 0, scale, ops.ones_like(scale))
         statistics = []
         for index, seen in enumerate(self._layers):
-            own = [use for use, block in enumerate(order) if block == index]
-            statistics.append(
-                seen.reader.statistics(
-                    seen.layer,
-                    state.blocks[index],
-                    [uses[use][0] for use in own],
-                    [[passed[use] for use in own] for passed in gradients],
-                    elements,
-                    state.dtypes[index],
-                    [Rows(importance, uses[use][1]) for use in own],
-                )
+            own = [i for i, use in enumerate(uses) if use.block == index]
+            shown = Shown(
+                [uses[i].seen for i in own],
+                [[passed[i] for i in own] for passed in gradients],
+                elements,
+                state.dtypes[index],
+                [Rows(importance, uses[i].mask) for i in own],
             )
+            block = state.blocks[index]
+            found = seen.reader.statistics(seen.layer, block, *shown)
+            if state.has_moments(index):
+                bases = [seam.read(v) for v in state.inverses[index]]
+                found.append(
+                    seen.reader.moments(
+                        seen.layer, block, *shown, block.bases(bases)
+                    )
+                )
+            statistics.append(found)
         return self._average(
             statistics, first_pass, _usable(x, outputs, passes, scale)
         )
@@ -132,27 +184,29 @@ class Measurement:
     def _average(self, statistics, first_pass, usable):
         """Move the averages; a block with a non-finite statistic waits."""
         state = self._state
+        # A sum is finite if all it adds is, and costs one operation.
         good = [
-            ops.all(
-                ops.stack([kronecker.all_finite(factor) for factor in factors])
-            )
-            for factors in statistics
+            ops.isfinite(sum(map(ops.sum, factors))) for factors in statistics
         ]
         good = ops.logical_and(ops.stack(good), usable)
         counted = ops.cast(good, "float32")
         updates = seam.read(state.updates) + counted
         rates = {
-            dtype: self._rates(ops.cast(updates, dtype), first_pass)
+            dtype: ops.unstack(
+                self._rates(ops.cast(updates, dtype), first_pass),
+                len(statistics),
+            )
             for dtype in set(state.dtypes)
         }
+        finite = ops.unstack(good, len(statistics))
         for index, factors in enumerate(statistics):
             for variable, factor in zip(
-                state.factors[index], factors, strict=True
+                state.averages(index), factors, strict=True
             ):
                 old = seam.read(variable)
                 rate = rates[state.dtypes[index]][index]
                 new = old + rate * (factor - old)
-                variable.assign(ops.where(good[index], new, old))
+                variable.assign(ops.where(finite[index], new, old))
         state.updates.assign(updates)
         state.skipped.assign_add(1.0 - counted)
         return good
@@ -170,78 +224,6 @@ class Measurement:
             (1.0 - decay) / (1.0 - past),
         )
         return ops.where(updates > 1.0, rates, ops.ones_like(rates))
-
-
-class Inversion:
-    """The damped inverses of the running averages.
-
-    An inverse that is not finite, or of a matrix that is not positive
-    definite, is tried again with more damping (see `ATTEMPTS`); if that does
-    not help either, the last good inverse stays. Both are counted.
-
-    Args:
-        state: averages and inverses.
-        jit_compile: compile with XLA.
-    """
-
-    def __init__(self, state: BlockState, jit_compile: bool):
-        self._state = state
-        wide = "float64" in state.dtypes
-        self._number = np.float64 if wide else np.float32
-        self._program = seam.compiled(
-            self._invert,
-            reads=state.averages,
-            writes=state.inverted,
-            jit_compile=jit_compile,
-        )
-
-    def __call__(self, damping: float) -> np.ndarray:
-        """Invert; returns which blocks have a new inverse."""
-        done = np.zeros(len(self._state.blocks), dtype=bool)
-        for attempt, (factor, relative) in enumerate(ATTEMPTS):
-            usable = self._program(
-                *map(
-                    ops.convert_to_tensor,
-                    (
-                        self._number(damping * factor),
-                        self._number(relative),
-                        ~done,
-                        attempt > 0,
-                        attempt + 1 == len(ATTEMPTS),
-                    ),
-                )
-            )
-            done |= ops.convert_to_numpy(usable)
-            if done.all():
-                break
-        return done
-
-    def _invert(self, damping, relative, wanted, again, last):
-        state = self._state
-        flags = []
-        for index, block in enumerate(state.blocks):
-            factors = [seam.read(f) for f in state.factors[index]]
-            dtype = factors[0].dtype
-            inverses, usable = block.invert(
-                factors,
-                ops.cast(damping, dtype),
-                ops.cast(relative, dtype),
-                seam.cholesky,
-            )
-            usable = ops.logical_and(usable, wanted[index])
-            flags.append(usable)
-            for variable, inverse in zip(
-                state.inverses[index], inverses, strict=True
-            ):
-                old = seam.read(variable)
-                variable.assign(ops.where(usable, inverse, old))
-        usable = ops.stack(flags)
-        tried = ops.cast(wanted, "float32")
-        found = ops.cast(usable, "float32")
-        state.inversions.assign_add(found)
-        state.retries.assign_add(tried * ops.cast(again, "float32"))
-        state.failures.assign_add((tried - found) * ops.cast(last, "float32"))
-        return usable
 
 
 def _mask_of_rows(layer, inputs):

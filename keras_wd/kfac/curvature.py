@@ -1,6 +1,15 @@
-"""Registers a model, measures and inverts its curvature, preconditions."""
+"""The curvature of a model: its state, measuring it, inverting it.
 
-import time
+A batch goes from `fit` to the factors through these files:
+
+    callbacks/curvature.py  takes a batch when it is time
+    optimizers/curvature.py builds the optimizer for the model
+    kfac/curvature.py       finds the program for the compiled loss
+    kfac/measurement.py     forwards, backwards, into the running averages
+    kfac/readers.py         what one layer's inputs and gradients amount to
+"""
+
+import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
 
@@ -9,43 +18,57 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import curvature as seam
+from keras_wd.kfac.inversion import Inversion
+from keras_wd.kfac.measurement import Measurement
 from keras_wd.kfac.objective import Objective
-from keras_wd.kfac.programs import Inversion
-from keras_wd.kfac.programs import Measurement
 from keras_wd.kfac.registration import Registration
+from keras_wd.kfac.registration import Seen
 from keras_wd.kfac.registration import register
+from keras_wd.kfac.seconds import Seconds
 from keras_wd.kfac.state import BlockState
 from keras_wd.losses import loss_weights_of
 
 
-class Engine:
-    """What `KFAC` does besides being an optimizer.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How curvature is measured and kept.
 
     Args:
         estimator: see `keras_wd.kfac.estimators`.
         decay: weight of the past in the averages.
         limit: factors larger than this are diagonal.
+        sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
+        eigenbasis: see `keras_wd.kfac.eigenbasis.EigenBlock`.
+        training: whether dropout and batch normalization act as in training.
+    """
+
+    estimator: str
+    decay: float
+    limit: int
+    sharing: str = "expand"
+    eigenbasis: bool = False
+    training: bool = True
+
+
+class Curvature:
+    """The curvature of one model, as blocks.
+
+    Args:
+        settings: how it is measured and kept.
         seed: where labels and signs are drawn from.
         add_variable: `Optimizer.add_variable`.
-        sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
     """
 
     def __init__(
         self,
-        estimator: str,
-        decay: float,
-        limit: int,
+        settings: Settings,
         seed: keras.random.SeedGenerator,
         add_variable: Callable,
-        sharing: str = "expand",
     ):
+        self.settings = settings
         self.registration = None
         self.state = None
-        self.seconds = {"curvature": 0.0, "inverses": 0.0}
-        self._estimator = estimator
-        self._decay = decay
-        self._limit = limit
-        self._sharing = sharing
+        self.seconds = Seconds()
         self._seed = seed
         self._add_variable = add_variable
         self._ids = ()
@@ -69,6 +92,15 @@ class Engine:
         ]
         self.state = BlockState(blocks, self._add_variable, dtypes)
 
+    @property
+    def layers(self) -> list[Seen]:
+        """The registered layers, one per block."""
+        return self._layers[1]
+
+    def restart(self) -> None:
+        """The next measurement is the first of new averages."""
+        self.state.updates.assign(ops.zeros_like(self.state.updates))
+
     def register(self, model: keras.Model, x) -> None:
         """Find the model's blocks, once.
 
@@ -88,9 +120,16 @@ class Engine:
         variables = [by_id[key] for key in self._ids]
         positions = {key: i for i, key in enumerate(self._ids)}
         x = _tensors(x, _is_wide(model))
-        found, layers, outputs = register(
-            model, x, positions, variables, self._limit, self._sharing
-        )
+        with self.seconds.of("registration"):
+            found, layers, outputs = register(
+                model,
+                x,
+                positions,
+                variables,
+                self.settings.limit,
+                self.settings.sharing,
+                self.settings.eigenbasis,
+            )
         if self.registration is None:
             self.registration = found
             with seam.scope(model):
@@ -108,7 +147,6 @@ class Engine:
         self, model: keras.Model, batch: tuple, loss, first_pass: bool
     ) -> None:
         """Move the averages by the curvature of one batch."""
-        start = time.perf_counter()
         x, y, sample_weight = batch
         wide = _is_wide(model)
         x, sample_weight = _tensors(x, wide), _tensors(sample_weight, wide)
@@ -120,10 +158,11 @@ class Engine:
         elif y is None:
             raise ValueError(
                 "`y` must be given for a loss with `ignore_class` and for "
-                f"estimator={self._estimator!r}. Received: y=None."
+                f"estimator={self.settings.estimator!r}. Received: y=None."
             )
-        program((x, _tensors(y, wide), sample_weight), first_pass)
-        self.seconds["curvature"] += time.perf_counter() - start
+        batch = (x, _tensors(y, wide), sample_weight)
+        with self.seconds.of("curvature", program):
+            program(batch, first_pass)
 
     def _program(self, model, loss):
         """The program for the loss the model is compiled with now."""
@@ -135,15 +174,16 @@ class Engine:
         if key not in self._measurements:
             _, layers, outputs = self._layers
             # Refusals come now, and not while the program is traced.
-            objective = Objective(model, self._estimator, loss, outputs)
+            objective = Objective(model, self.settings.estimator, loss, outputs)
             program = Measurement(
                 model,
                 layers,
                 self.state,
                 objective,
-                self._estimator,
-                self._decay,
+                self.settings.estimator,
+                self.settings.decay,
                 self._seed,
+                self.settings.training,
             )
             self._measurements[key] = (chosen, objective, program)
         return self._measurements[key][1:]
@@ -155,7 +195,6 @@ class Engine:
             ValueError: if a block has none: its inverse would be that of the
                 damping alone, and its step far too large.
         """
-        start = time.perf_counter()
         updates = ops.convert_to_numpy(seam.read(self.state.updates))
         if not updates.all():
             raise ValueError(
@@ -167,31 +206,41 @@ class Engine:
             )
         if self._inversion is None or self._inversion[0] != jit_compile:
             self._inversion = (jit_compile, Inversion(self.state, jit_compile))
-        self._inversion[1](damping)
-        self.seconds["inverses"] += time.perf_counter() - start
+        program = self._inversion[1]
+        with self.seconds.of("inverses", program):
+            program(damping)
 
-    def precondition(self, gradients: dict) -> dict:
+    def precondition(self, gradients: dict, damping) -> dict:
         """`C^-1 g` for the gradients of all blocks.
 
         Args:
             gradients: by position of the variable. Blocks without a gradient
                 of their first variable are left out.
+            damping: the damping now, for blocks whose inverses do not hold
+                it.
 
         Returns:
             The preconditioned gradients by position.
         """
-        return self._multiplied(self.state.inverses, gradients)
+        return self._of_blocks(
+            gradients,
+            [[seam.read(v) for v in own] for own in self.state.inverses],
+            lambda block, own, given: block.precondition(own, given, damping),
+        )
 
-    def curvature_times(self, values: dict) -> dict:
-        """`C v` with the running averages, for values by position."""
-        return self._multiplied(self.state.factors, values)
+    def times(self, values: dict) -> dict:
+        """`C v` with the curvature as it is kept, for values by position."""
+        return self._of_blocks(
+            values,
+            map(self.state.curvature, range(len(self.state.blocks))),
+            lambda block, own, given: block.multiply(own, given),
+        )
 
-    def _multiplied(self, matrices, values):
+    def _of_blocks(self, values, matrices, product):
         products = {}
         for block, own in zip(self.state.blocks, matrices, strict=True):
             if block.variables[0] not in values:
                 continue
-            own = [seam.read(matrix) for matrix in own]
             first = values[block.variables[0]]
             given = []
             for position, shape in zip(
@@ -202,7 +251,7 @@ class Engine:
                     value = ops.zeros(shape, dtype=first.dtype)
                 given.append(ops.cast(value, own[0].dtype))
             for position, value in zip(
-                block.variables, block.multiply(own, given), strict=True
+                block.variables, product(block, own, given), strict=True
             ):
                 if position in values:
                     products[position] = value
