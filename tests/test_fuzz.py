@@ -251,6 +251,16 @@ CLASSES = {
         "estimator": ("fisher", one_of(*ESTIMATORS)),
         "max_factor_size": (9, count()),
         "seed": (1, either(none, seed)),
+        "sharing": ("reduce", one_of("expand", "reduce")),
+        "eigenbasis": (True, flag),
+    },
+    callbacks.LevenbergMarquardt: {
+        "data": (DATA, None),
+        "every": (2, count()),
+        "factor": (0.5, number(above=0, below=1)),
+        "minimum": (0.1, None),
+        "maximum": (10.0, None),
+        **BATCHES,
     },
     callbacks.AutoL2: {
         "data": (DATA, None),
@@ -277,6 +287,7 @@ CLASSES = {
         "invert_every": (2, count()),
         "first_pass": (True, flag),
         "verbose": (1, either(flag, count(0))),
+        "diagnostics": (True, flag),
         **BATCHES,
     },
     callbacks.NormTransfer: {

@@ -2,6 +2,7 @@
 
 from keras_wd.callbacks.auto_l2 import AutoL2
 from keras_wd.callbacks.curvature import Curvature
+from keras_wd.callbacks.levenberg_marquardt import LevenbergMarquardt
 from keras_wd.callbacks.mechanisms import Mechanisms
 from keras_wd.callbacks.norm_transfer import NormTransfer
 from keras_wd.callbacks.plateau import ReduceDecayOnPlateau
@@ -9,6 +10,7 @@ from keras_wd.callbacks.plateau import ReduceDecayOnPlateau
 __all__ = [
     "AutoL2",
     "Curvature",
+    "LevenbergMarquardt",
     "Mechanisms",
     "NormTransfer",
     "ReduceDecayOnPlateau",

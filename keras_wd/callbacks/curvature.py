@@ -104,14 +104,14 @@ class Curvature(keras.callbacks.Callback):
         x = self._batches.first_batch()[0]
         if not model.built:
             model(keras.tree.map_structure(lambda array: array[:1], x))
-        _kfac_of(model).register(model, x)
+        kfac_of(model).register(model, x)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Find the optimizer; measure and invert if it has no curvature."""
         self._count.begin_fit()
         self._batches_seen = 0
         model = self.model
-        optimizer = _kfac_of(model)
+        optimizer = kfac_of(model)
         if optimizer.has_curvature:
             return
         if self.first_pass:
@@ -140,7 +140,7 @@ class Curvature(keras.callbacks.Callback):
         self._batches_seen += 1
         # The first batch of a `fit` compiles its step.
         kind = "steps" if self._batches_seen > 1 else "compiling"
-        _kfac_of(self.model).add_seconds(kind, seconds)
+        kfac_of(self.model).add_seconds(kind, seconds)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measure and invert when it is time."""
@@ -151,7 +151,7 @@ class Curvature(keras.callbacks.Callback):
         if not (measure or invert):
             return
         # On JAX this brings the model's state up to date, which takes time.
-        optimizer = _kfac_of(self.model)
+        optimizer = kfac_of(self.model)
         if measure:
             self._measure(optimizer, self._next_batch(optimizer))
         if invert:
@@ -160,7 +160,7 @@ class Curvature(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Add the diagnostics to the logs."""
         if logs is not None:
-            optimizer = _kfac_of(self.model)
+            optimizer = kfac_of(self.model)
             numbers = optimizer.diagnostics(products=self.diagnostics)
             logs.update((f"kfac_{name}", x) for name, x in numbers.items())
 
@@ -168,7 +168,7 @@ class Curvature(keras.callbacks.Callback):
         """Compare the count of batches with the optimizer's."""
         self._count.end_fit(self.model)
         if self.verbose:
-            print(_kfac_of(self.model).seconds())
+            print(kfac_of(self.model).seconds())
 
     def _measure(self, optimizer, batch, first_pass=False):
         optimizer.update_curvature(
@@ -189,14 +189,19 @@ def _optimizers_of(model):
     return parts(getattr(model, "optimizer", None))
 
 
-def _kfac_of(model):
+def kfac_of(model: keras.Model) -> KFAC:
+    """The K-FAC of a model, alone, wrapped or one of several.
+
+    Raises:
+        ValueError: if there is none or more than one.
+    """
     optimizers = _optimizers_of(model)
     found = [one for one in optimizers if isinstance(one, KFAC)]
     if len(found) == 1:
         return found[0]
     kinds = ", ".join(type(one).__name__ for one in optimizers)
     raise ValueError(
-        "`Curvature` must be used with one keras_wd.optimizers.KFAC, alone, "
+        "The callback must be used with one keras_wd.optimizers.KFAC, alone, "
         "wrapped, or in a MultiOptimizer, whose map may give it to several "
         f"patterns. Received: optimizer={kinds}."
     )

@@ -78,6 +78,63 @@ def batch_loss(model: keras.Model) -> Callable:
     return run
 
 
+def loss_and_gradients(model: keras.Model) -> Callable:
+    """A program for the loss of a batch and its gradients at given weights.
+
+    The loss is that of `batch_loss`; dropout draws the same every time until
+    a step is taken.
+
+    Args:
+        model: compiled with a loss.
+
+    Returns:
+        `program(x, y, sample_weight, values)` to a float and the gradients by
+        the trainable variables, whose values are given, as arrays.
+
+    Raises:
+        ValueError: if the model has no loss.
+    """
+    own = type(model).compute_loss is not keras.Model.compute_loss
+    compiled = None if own else CompiledLoss(model)
+    moving = list(model.trainable_variables)
+    fixed = [*model.non_trainable_variables, *model.metrics_variables]
+
+    def measure(x, y, sample_weight, values):
+        def forward(tap):
+            mapping = [
+                *zip(moving, map(tap, values), strict=True),
+                *((variable, seam.read(variable)) for variable in fixed),
+            ]
+            with keras.StatelessScope(state_mapping=mapping):
+                outputs = model(x, training=True)
+                if own:
+                    loss = model.compute_loss(x, y, outputs, sample_weight)
+                else:
+                    terms = compiled.terms(y, outputs, sample_weight)
+                    loss = sum(ops.mean(_undivided(term)) for term in terms)
+            return [ops.mean(loss)], None
+
+        (loss,), _, pullback = seam.tapped_vjp(forward)
+        return loss, pullback([ops.ones((), loss.dtype)])
+
+    program = seam.compiled(
+        measure,
+        reads=[*moving, *fixed],
+        writes=[],
+        jit_compile=bool(getattr(model, "jit_compile", False)),
+    )
+
+    def run(x, y, sample_weight, values):
+        batch = [
+            None if part is None else keras.tree.map_structure(_tensor, part)
+            for part in (x, y, sample_weight)
+        ]
+        loss, gradients = program(*batch, list(map(_tensor, values)))
+        return float(loss), list(map(ops.convert_to_numpy, gradients))
+
+    return run
+
+
 def _tensor(array):
     if array is None or ops.is_tensor(array):
         return array

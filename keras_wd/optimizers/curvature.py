@@ -1,10 +1,12 @@
 """An optimizer that owns the curvature of the model it trains."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import initializers
+from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.backend import curvature as seam
@@ -226,6 +228,38 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         if velocities:
             numbers["step_kl"] = form(self._curvature, velocities) / 2.0
         return numbers
+
+    def predicted_change(
+        self, variables: Sequence, steps: Sequence, gradients: Sequence
+    ) -> float:
+        """What the quadratic model says a step changes the loss by.
+
+        Formula: `sum g . v + v . (C + d) v / 2`, the second part over the
+        variables that have a block.
+
+        Args:
+            variables: of the model.
+            steps: v, one array per variable.
+            gradients: g, one array per variable.
+        """
+        if self._curvature.state is None:
+            raise ValueError(NO_CURVATURE)
+        positions = {id(v): i for i, v in enumerate(self._trainable_variables)}
+        taken = {
+            positions[id(variable)]: ops.convert_to_tensor(step)
+            for variable, step in zip(variables, steps, strict=True)
+            if id(variable) in positions
+        }
+        products = self._curvature.times(taken)
+        change = sum(
+            float(np.vdot(gradient, step))
+            for gradient, step in zip(gradients, steps, strict=True)
+        )
+        for position, product in products.items():
+            step = ops.convert_to_numpy(taken[position])
+            bent = ops.convert_to_numpy(product) + self._damping_now() * step
+            change += float(np.vdot(step, bent)) / 2.0
+        return change
 
     def factors(self) -> dict[str, dict[str, np.ndarray]]:
         """Copies of the running averages, by block and factor name.
