@@ -79,7 +79,7 @@ def main():
     arguments = parser.parse_args()
     print(f"backend {keras.backend.backend()}")
     data = datasets.load("digits", None)
-    images = data.standardise(data.validation.take(slice(128)).images)
+    images = data.standardise(data.validation.take(slice(128)).inputs)
     for name, flags in FLAGS.items():
         shares = [
             share_of(flags, data, images) for _ in range(arguments.rounds)

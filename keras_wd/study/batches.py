@@ -46,10 +46,13 @@ def training_batches(
         for step in range(steps_per_epoch(data, batch_size)):
             chosen = order[step * batch_size : (step + 1) * batch_size]
             batch = data.train.take(chosen)
-            images = batch.images
+            images = batch.inputs
             if augment:
                 images = crop_and_flip(images, rng)
-            yield data.standardise(images), batch.labels
+            yield (
+                data.standardise(images),
+                data.standardise_targets(batch.targets),
+            )
 
 
 class Restartable(keras.utils.PyDataset):
@@ -116,8 +119,8 @@ def evaluation_arrays(
     """
     steps = math.ceil(len(split) / EVALUATION_BATCH)
     return (
-        data.standardise(split.images),
-        split.labels,
+        data.standardise(split.inputs),
+        data.standardise_targets(split.targets),
         math.ceil(len(split) / steps),
     )
 
@@ -149,4 +152,7 @@ class RandomBatches(keras.utils.PyDataset):
         examples = len(self._data.train)
         chosen = rng.choice(examples, self._batch_size, replace=False)
         batch = self._data.train.take(chosen)
-        return self._data.standardise(batch.images), batch.labels
+        return (
+            self._data.standardise(batch.inputs),
+            self._data.standardise_targets(batch.targets),
+        )

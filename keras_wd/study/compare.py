@@ -41,11 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     cells = _cells(own)
     settings = {cell: _settings(cell, shared) for cell in cells}
     first = settings[cells[0]]
-    data = datasets.few(
-        datasets.load(first["dataset"], first["data_dir"]),
-        first["train_examples"],
-        first["seed"],
-    )
+    data = datasets.for_run(first)
     folder = os.path.abspath(own.output_dir)
     _check_folder(folder, settings)
     files.make_folder(folder, "comparison")
@@ -189,7 +185,7 @@ def _subtitle(settings, own, data, runs):
     if settings["batch_norm"]:
         network += " with batch normalization"
     return (
-        f"{network}; {len(data.train)} training images, {settings['epochs']} "
+        f"{network}; {len(data.train)} training examples, {settings['epochs']} "
         f"epochs, batches of {settings['batch_size']}; {done} of {len(runs)} "
         f"runs complete, {own.seeds} seeds, "
         f"{math.ceil(seconds / 60)} minutes of training"

@@ -1,8 +1,9 @@
-"""Image-classification data sets by name, ready to train on.
+"""Data sets, ready to train on.
 
-Any TensorFlow Datasets set with one image size and one label per image, and
-our own `digits`. A set is held in memory as it was stored; batches are drawn
-and standardised in `keras_wd.study.batches`.
+Any TensorFlow Datasets set of images with one label each, our own `digits`,
+and what users have themselves (`keras_wd.study.own_data`). A set is held in
+memory as it was stored; batches are drawn and standardised in
+`keras_wd.study.batches`.
 """
 
 import contextlib
@@ -10,43 +11,57 @@ import dataclasses
 import io
 import os
 import re
+from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
 
 from keras_wd.errors import did_you_mean
+from keras_wd.study import own_data
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
 from keras_wd.study.errors import require
+from keras_wd.study.rates import numbers
 
+SPLITS = ("train", "validation", "test")
+# The flags that say what data is loaded.
+SOURCE = ("dataset", "data_dir", "target", "task", "image_size")
+MOST_CLASSES = 20  # of whole numbers, unless --task says otherwise
 CARVED = 0.1  # of the training images, for a split that a set does not have
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images `(n, height, width, channels)` as stored, and `n` labels."""
+    """Inputs as stored, and as many targets.
 
-    images: np.ndarray
-    labels: np.ndarray
+    Inputs are images `(n, height, width, channels)` or rows `(n, columns)`;
+    targets are labels, or numbers to regress.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def take(self, indices: np.ndarray) -> "Split":
-        """The images at these positions."""
-        return Split(self.images[indices], self.labels[indices])
+        """The examples at these positions."""
+        return Split(self.inputs[indices], self.targets[indices])
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Three splits of a set and the statistics of its training images.
+    """Three splits of a set and the statistics of its training examples.
 
     Attributes:
         name: as given.
         train, validation, test: the splits.
-        classes: how many labels there are.
-        mean, deviation: of the pixels of `train`, one number per channel.
+        classes: how many labels there are; 0 for regression.
+        mean, deviation: of the inputs of `train`, one number per channel or
+            column.
         carved: names of the splits that were cut off `train`.
+        target_mean, target_deviation: of what is regressed; 0 and 1 for
+            labels.
     """
 
     name: str
@@ -57,21 +72,71 @@ class DataSet:
     mean: np.ndarray
     deviation: np.ndarray
     carved: tuple[str, ...] = ()
+    target_mean: float = 0.0
+    target_deviation: float = 1.0
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        return self.train.images.shape[1:]
+    def input_shape(self) -> tuple[int, ...]:
+        return self.train.inputs.shape[1:]
+
+    @property
+    def is_of_images(self) -> bool:
+        return len(self.input_shape) == 3
 
     @property
     def is_colour(self) -> bool:
-        return self.image_shape[-1] == 3
+        return self.is_of_images and self.input_shape[-1] == 3
 
-    def standardise(self, images: np.ndarray) -> np.ndarray:
-        """`(pixel - mean) / deviation` per channel, in float32."""
-        return (images.astype("float32") - self.mean) / self.deviation
+    def standardise(self, inputs: np.ndarray) -> np.ndarray:
+        """`(x - mean) / deviation` per channel or column, in float32."""
+        return (inputs.astype("float32") - self.mean) / self.deviation
+
+    def standardise_targets(self, targets: np.ndarray) -> np.ndarray:
+        """Labels as they are; numbers with mean 0 and deviation 1."""
+        if self.classes:
+            return targets
+        return (targets - self.target_mean) / self.target_deviation
 
 
-def load(name: str, data_dir: str | None = None) -> DataSet:
+def title(dataset: str) -> str:
+    """A name for a set, fit for a folder."""
+    if own_data.is_own(dataset):
+        dataset = os.path.basename(dataset)
+    return dataset.replace("/", "_").replace(":", "_")
+
+
+def for_run(settings: Mapping, loaded: DataSet | None = None) -> DataSet:
+    """The data of a run, from its flags.
+
+    Args:
+        settings: of the run.
+        loaded: the set, if it was loaded before.
+
+    Raises:
+        UsageError: for data that does not exist or does not fit.
+    """
+    data = loaded or load(**{name: settings[name] for name in SOURCE})
+    if settings["augment"] == "true" and not data.is_of_images:
+        raise UsageError("--augment=true needs images")
+    data = few(data, settings["train_examples"], settings["seed"])
+    if settings["standardise"]:
+        return data
+    return dataclasses.replace(
+        data,
+        mean=np.zeros_like(data.mean),
+        deviation=np.ones_like(data.deviation),
+        target_mean=0.0,
+        target_deviation=1.0,
+    )
+
+
+def load(
+    dataset: str,
+    data_dir: str | None = None,
+    target: str | None = None,
+    task: str = "auto",
+    image_size: str | None = None,
+) -> DataSet:
     """Prepare a set if need be and read it.
 
     Where a set has no test split, its validation split is the test split;
@@ -79,25 +144,43 @@ def load(name: str, data_dir: str | None = None) -> DataSet:
     that does not depend on any seed.
 
     Args:
-        name: `digits` or a TensorFlow Datasets name, such as `mnist`,
-            `cifar10`, `emnist/letters`.
+        dataset: `digits`, a TensorFlow Datasets name, such as `mnist`,
+            `cifar10`, `emnist/letters`, or what `own_data.read` takes.
         data_dir: where prepared sets live; by default TFDS's own choice
             (`TFDS_DATA_DIR`, or `~/tensorflow_datasets`).
+        target: the column of a table to predict.
+        task: "classification", "regression", or "auto": classification of
+            words and of at most 20 different whole numbers.
+        image_size: "height,width" or one number, which images get.
 
     Raises:
         UsageError: for a name that does not exist or a set that does not fit.
     """
+    name = dataset
+    size = _size(image_size)
+    if own_data.is_own(name):
+        return _own(name, own_data.read(name, target, size), task)
+    if target is not None or task == "regression":
+        raise UsageError(
+            "--target and --task=regression are for data of your own. "
+            f"Received: --dataset={name}"
+        )
     logging.set_verbosity(logging.ERROR)  # TFDS reports the usual as warnings
     builder = _find(name, data_dir)
     _check(name, builder.info)
     _prepare(name, builder)
-    splits = {
-        split: _read(builder, split)
-        for split in ("train", "validation", "test")
-        if split in builder.info.splits
-    }
-    if "train" not in splits:
+    present = [s for s in SPLITS if s in builder.info.splits]
+    if "train" not in present:
         raise UsageError(f"--dataset={name} has no training images")
+    image, label = builder.info.supervised_keys
+    if size is None and None in builder.info.features[image].shape:
+        size = _median_size(builder, image)
+    splits = {split: _read(builder, split, size) for split in present}
+    return _complete(name, splits, builder.info.features[label].num_classes)
+
+
+def _complete(name, splits, classes):
+    """A set with the splits that are missing cut off the training part."""
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
     carved = tuple(
@@ -105,16 +188,110 @@ def load(name: str, data_dir: str | None = None) -> DataSet:
     )
     for split in carved:
         splits["train"], splits[split] = carve(splits["train"])
-    mean, deviation = statistics(splits["train"].images)
-    label = builder.info.supervised_keys[1]
-    return DataSet(
+    mean, deviation = statistics(splits["train"].inputs)
+    data = DataSet(
         name=name,
         **splits,
-        classes=builder.info.features[label].num_classes,
+        classes=classes,
         mean=mean,
         deviation=deviation,
         carved=carved,
     )
+    if classes:
+        return data
+    targets = splits["train"].targets
+    return dataclasses.replace(
+        data,
+        target_mean=np.float32(targets.mean(dtype="float64")),
+        target_deviation=np.float32(targets.std(dtype="float64") or 1.0),
+    )
+
+
+def _own(name, pairs, task):
+    """A set from the splits of a source, encoded and checked."""
+    inputs = {s: _inputs(name, x) for s, (x, _) in pairs.items()}
+    shapes = {x.shape[1:] for x in inputs.values()}
+    if len(shapes) > 1:
+        raise UsageError(
+            f"--dataset={name} must have inputs of one shape. Received: "
+            f"{', '.join(map(str, sorted(shapes)))}"
+        )
+    targets = {s: np.asarray(y) for s, (_, y) in pairs.items()}
+    for split, y in targets.items():
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = targets[split] = y[:, 0]
+        if y.ndim != 1 or len(y) != len(inputs[split]):
+            raise UsageError(
+                f"--dataset={name} must have one target for each input. "
+                f"Received: {inputs[split].shape} inputs and {y.shape} "
+                f"targets in {split}"
+            )
+        if y.dtype.kind == "f" and not np.isfinite(y).all():
+            raise UsageError(f"--dataset={name} has targets that are NaN")
+    if len(targets["train"]) < 10:
+        raise UsageError(
+            f"--dataset={name} must have 10 training examples or more. "
+            f"Received: {len(targets['train'])}"
+        )
+    targets, classes = _encoded(name, targets, task)
+    splits = {s: Split(inputs[s], targets[s]) for s in inputs}
+    return _complete(title(name), splits, classes)
+
+
+def _inputs(name, x):
+    x = np.asarray(x)
+    if x.dtype.kind not in "buif" or x.ndim not in (2, 3, 4):
+        raise UsageError(
+            f"--dataset={name} must have numbers as inputs: rows (n, "
+            "columns) or images (n, height, width, channels). Received: "
+            f"shape {x.shape} of {x.dtype}"
+        )
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise UsageError(
+            f"--dataset={name} has inputs that are NaN or infinite"
+        )
+    if x.dtype == "float64":
+        x = x.astype("float32")
+    return x[..., None] if x.ndim == 3 else x
+
+
+def _encoded(name, targets, task):
+    """Targets as labels from 0 and their number, or as float32 and 0."""
+    every = np.concatenate(list(targets.values()))
+    kinds = np.unique(every)
+    is_words = every.dtype.kind not in "buif"
+    if task == "auto":
+        is_whole = is_words or bool((np.round(kinds) == kinds).all())
+        few_kinds = is_whole and len(kinds) <= MOST_CLASSES
+        task = "classification" if is_words or few_kinds else "regression"
+    if task == "regression":
+        if is_words:
+            raise UsageError(
+                f"--task=regression needs numbers as targets; {name} has "
+                f"words, such as {kinds[0]!r}"
+            )
+        return {s: y.astype("float32") for s, y in targets.items()}, 0
+    if not 2 <= len(kinds) <= len(every) // 2:
+        raise UsageError(
+            f"--task=classification needs from 2 classes to half as many as "
+            f"examples. {name} has {len(kinds)} different targets"
+        )
+    return {
+        s: np.searchsorted(kinds, y).astype("int32") for s, y in targets.items()
+    }, len(kinds)
+
+
+def _size(text):
+    """Height and width of `--image_size`."""
+    if text is None:
+        return None
+    sides = numbers("image_size", text, int, 1)
+    if len(sides) > 2:
+        raise UsageError(
+            "--image_size must be a height and a width, or one number. "
+            f"Received: --image_size={text}"
+        )
+    return sides[0], sides[-1]
 
 
 def few(data: DataSet, count: int | None, seed: int) -> DataSet:
@@ -133,20 +310,20 @@ def few(data: DataSet, count: int | None, seed: int) -> DataSet:
     if count > len(data.train):
         raise UsageError(
             f"--train_examples must be at most {len(data.train)}, the "
-            f"training images of {data.name}. Received: "
+            f"training examples of {data.name}. Received: "
             f"--train_examples={count}"
         )
     # The second number keeps apart from the order of the epochs.
     order = np.random.default_rng((seed, 0, 2)).permutation(len(data.train))
     train = data.train.take(np.sort(order[:count]))
     rest = data.train.take(np.sort(order[count:]))
-    mean, deviation = statistics(train.images)
+    mean, deviation = statistics(train.inputs)
     return dataclasses.replace(
         data,
         train=train,
         test=Split(
-            np.concatenate([data.test.images, rest.images]),
-            np.concatenate([data.test.labels, rest.labels]),
+            np.concatenate([data.test.inputs, rest.inputs]),
+            np.concatenate([data.test.targets, rest.targets]),
         ),
         mean=mean,
         deviation=deviation,
@@ -210,7 +387,7 @@ def _not_found(name, base, form):
 
 
 def _check(name: str, info) -> None:
-    """Refuse a set that is not images of one size with one label each."""
+    """Refuse a set that is not images with one label each."""
     import tensorflow_datasets as tfds
 
     keys = info.supervised_keys
@@ -224,11 +401,6 @@ def _check(name: str, info) -> None:
         raise UsageError(
             f"--dataset={name} is not an image-classification set: it does "
             "not pair an image with a class label"
-        )
-    if None in image.shape:
-        raise UsageError(
-            f"--dataset={name} has images of different sizes; choose a set "
-            "with one size, such as mnist, cifar10 or svhn_cropped"
         )
 
 
@@ -272,10 +444,24 @@ def _unusable_folder(data_dir: str | None, error: OSError) -> UsageError:
     )
 
 
-def _read(builder, split: str) -> Split:
+def _median_size(builder, image) -> tuple[int, int]:
     import tensorflow_datasets as tfds
 
-    images, labels = tfds.as_numpy(
-        builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+    examples = tfds.as_numpy(builder.as_dataset(split="train"))
+    return own_data.common_size([example[image].shape for example in examples])
+
+
+def _read(builder, split: str, size: tuple[int, int] | None) -> Split:
+    import tensorflow_datasets as tfds
+
+    if size is None:
+        images, labels = tfds.as_numpy(
+            builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        )
+        return Split(images, labels.astype("int32"))
+    pairs = tfds.as_numpy(builder.as_dataset(split=split, as_supervised=True))
+    images, labels = zip(
+        *((own_data.resized(image, size), label) for image, label in pairs),
+        strict=True,
     )
-    return Split(images, labels.astype("int32"))
+    return Split(np.stack(images), np.array(labels, "int32"))

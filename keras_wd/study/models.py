@@ -9,6 +9,7 @@ from keras_wd.study import networks
 from keras_wd.study import saved_models
 from keras_wd.study.datasets import DataSet
 from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
 from keras_wd.study.rates import numbers
 
 LONG = 1000  # steps
@@ -30,14 +31,21 @@ _DENSE_LAYERS = (
 
 
 def make(settings: Mapping, data: DataSet) -> keras.Model:
-    """The model of `--model` for these images, not compiled.
+    """The model of `--model` for this data.
+
+    One of the user's is compiled if it was when it was saved; others are not.
 
     Raises:
-        UsageError: if it cannot be loaded or does not fit the images.
+        UsageError: if it cannot be loaded or does not fit the data.
     """
     name = settings["model"]
     if networks.is_file(name):
         return _load(name, data)
+    if name != "mlp" and not data.is_of_images:
+        raise UsageError(
+            f"--model={name} needs images, and {data.name} has rows of "
+            f"{data.input_shape[0]} columns. Use --model=mlp"
+        )
     design = networks.Design(
         batch_norm=settings["batch_norm"],
         bias=settings["bias"],
@@ -46,19 +54,18 @@ def make(settings: Mapping, data: DataSet) -> keras.Model:
         ),
         fixed_norm=settings["kernel_constraint"] == "fixed_norm",
     )
-    return networks.build(name, data.image_shape, data.classes, design)
+    return networks.build(name, data.input_shape, data.classes or 1, design)
 
 
 def _load(path, data):
-    model = saved_models.load(path, f"--model={path}")
-    for what, has, needs in (
-        ("take images of", model.input_shape, (None, *data.image_shape)),
-        (
-            "give one number per class,",
-            model.output_shape,
-            (None, data.classes),
-        ),
-    ):
+    model = saved_models.load(path, f"--model={path}", compile=True)
+    inputs = "images of" if data.is_of_images else "rows of"
+    needed = [(f"take {inputs}", model.input_shape, (None, *data.input_shape))]
+    if not model.compiled:
+        what = "one number per class," if data.classes else "one number,"
+        shape = (None, data.classes or 1)
+        needed.append((f"give {what}", model.output_shape, shape))
+    for what, has, needs in needed:
         if not _fits(has, needs):
             raise UsageError(
                 f"--model={path} must {what} {_sizes(needs)} for "
@@ -83,13 +90,51 @@ def _sizes(shape):
     return f"the shape {shape}"
 
 
-def loss(model: keras.Model) -> keras.losses.Loss:
-    """Cross-entropy of the labels, for logits or for a final softmax."""
+def objective(model: keras.Model, data: DataSet) -> dict:
+    """What `compile` is given: the loss and the metrics.
+
+    Those a model was saved with; else cross-entropy of the labels, for logits
+    or for a final softmax, or the mean squared error.
+    """
+    if model.compiled:
+        own = model.get_compile_config() or {}
+        names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+        stored = {name: own[name] for name in names if own.get(name)}
+        return keras.saving.deserialize_keras_object(stored)
+    if not data.classes:
+        return {
+            "loss": "mean_squared_error",
+            "metrics": ["mean_absolute_error"],
+        }
     last = model.layers[-1]
     softmax = isinstance(last, layers.Softmax) or (
         getattr(last, "activation", None) is keras.activations.softmax
     )
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
+    return {"loss": loss, "metrics": ["accuracy"]}
+
+
+def check_objective(
+    model: keras.Model, settings: Mapping, data: DataSet
+) -> None:
+    """Try the loss a saved model was compiled with on two examples.
+
+    Raises:
+        UsageError: if it does not take these targets.
+    """
+    if not networks.is_file(settings["model"]):
+        return
+    few = data.train.take(slice(2))
+    y = data.standardise_targets(few.targets)
+    try:
+        predictions = model(data.standardise(few.inputs))
+        model.compute_loss(y=keras.ops.convert_to_tensor(y), y_pred=predictions)
+    except Exception as error:
+        raise UsageError(
+            f"--model={settings['model']} was compiled with a loss that does "
+            f"not take the targets of {data.name}, which have the shape "
+            f"{y.shape[1:]} each: {first_line(error)}"
+        ) from error
 
 
 def jit_compile(model: keras.Model, choice: str, steps: int) -> bool | str:

@@ -86,7 +86,7 @@ def is_file(name: str) -> bool:
 
 def build(
     name: str,
-    image_shape: tuple[int, ...],
+    input_shape: tuple[int, ...],
     classes: int,
     design: Design | None = None,
 ) -> keras.Model:
@@ -94,12 +94,12 @@ def build(
 
     Args:
         name: a key of `NETWORKS`; also the name of the model.
-        image_shape: `(height, width, channels)`.
+        input_shape: `(height, width, channels)`.
         classes: number of logits.
         design: the choices, `Design()` by default.
     """
     design = design or Design()
-    inputs = keras.Input(image_shape, name="image")
+    inputs = keras.Input(input_shape, name="image")
     features = NETWORKS[name](inputs, design)
     logits = layers.Dense(
         classes,

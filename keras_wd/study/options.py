@@ -139,9 +139,43 @@ TRAIN = (
         "Data",
         str,
         "digits",
-        "What to learn: digits (bundled, 8 x 8 pixels), or any "
-        "TensorFlow Datasets set of images of one size with a class "
-        "label, such as mnist, fashion_mnist, cifar10, svhn_cropped.",
+        "What to learn: digits (bundled, 8 x 8 pixels); a TensorFlow Datasets "
+        "set of images with a class label, such as mnist, cifar10; or data of "
+        "your own: a folder with a folder of images for each class (./photos), "
+        "a .csv or .npy table with --target, an .npz with x and y, or "
+        "module:function, which returns arrays or a tf.data.Dataset.",
+    ),
+    Option(
+        "target",
+        "Data",
+        str,
+        None,
+        "For a table: the column to predict, by name (.csv) or number (.npy).",
+    ),
+    Option(
+        "task",
+        "Data",
+        str,
+        "auto",
+        "For data of your own: classification, regression, or auto "
+        "(classification of words and of at most 20 different whole numbers).",
+        choices=("auto", "classification", "regression"),
+    ),
+    Option(
+        "image_size",
+        "Data",
+        str,
+        None,
+        "Height,width, or one number: images are resized to it. Default: "
+        "their size, or the median of different ones.",
+    ),
+    Option(
+        "standardise",
+        "Data",
+        bool,
+        True,
+        "Give inputs and numbers to regress mean 0 and deviation 1 "
+        "(--nostandardise: as they are stored).",
     ),
     Option(
         "data_dir",

@@ -83,13 +83,21 @@ def _loss(panel, epochs, rows):
     _line(panel, epochs, rows, "loss", label="training")
     _line(panel, epochs, rows, "val_loss", label="validation")
     panel.set_yscale("log")
-    panel.set_ylabel("cross-entropy")
+    if "accuracy" in rows[0]:
+        panel.set_ylabel("cross-entropy")
     _legend(panel)
 
 
 def _accuracy(panel, epochs, rows, test_accuracy):
     from matplotlib.ticker import PercentFormatter
 
+    if "accuracy" not in rows[0]:
+        panel.set_title("Mean absolute error")
+        _line(panel, epochs, rows, "mean_absolute_error", label="training")
+        _line(
+            panel, epochs, rows, "val_mean_absolute_error", label="validation"
+        )
+        return _legend(panel)
     panel.set_title("Accuracy")
     _line(panel, epochs, rows, "accuracy", label="training")
     _line(panel, epochs, rows, "val_accuracy", label="validation")
@@ -102,7 +110,7 @@ def _accuracy(panel, epochs, rows, test_accuracy):
             label=f"test {test_accuracy:.1%}",
         )
     panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
-    _legend(panel)
+    return _legend(panel)
 
 
 def _weights(panel, epochs, rows):

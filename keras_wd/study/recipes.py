@@ -9,6 +9,7 @@ import keras
 from keras_wd.optimizers import KFAC
 from keras_wd.optimizers import WeightDecay
 from keras_wd.study import networks
+from keras_wd.study import own_data
 from keras_wd.study import rules
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
@@ -62,6 +63,7 @@ def complete(settings: dict) -> dict:
         **settings,
         "optimizer": _optimizer_name(settings["optimizer"]),
         "model": _model_name(settings["model"]),
+        "dataset": own_data.absolute(settings["dataset"]),
     }
     inner = OPTIMIZERS[settings["optimizer"]]
     if settings["learning_rate"] is None:

@@ -20,10 +20,10 @@ NUMBERS = (
 )
 
 
-def summary(**values: float) -> dict:
-    """The numbers of a run; None for those that are not finite."""
+def summary(**values: float | None) -> dict:
+    """The numbers of a run; None for those that are not finite or not there."""
     return {
-        name: value if math.isfinite(value) else None
+        name: value if value is not None and math.isfinite(value) else None
         for name, value in values.items()
     }
 
@@ -59,7 +59,7 @@ def read(folder: str) -> dict | None:
 def describe(settings: Mapping) -> str:
     """What was trained, in a line."""
     parts = [
-        settings["dataset"],
+        os.path.basename(settings["dataset"]),
         os.path.basename(settings["model"]),
         f"{settings['optimizer']} {settings['learning_rate']:g}",
     ]
@@ -83,9 +83,15 @@ def show(settings: Mapping, values: Mapping, folder: str) -> None:
         "weight norm": _number(values["weight_norm"], ".2f"),
         "seconds": _number(values["seconds"], ".1f"),
     }
+    others = [n for n in values if n.startswith("test_") and n not in NUMBERS]
+    if others:
+        del rows["test accuracy"]
+    for name in others:
+        rows[name.replace("_", " ")] = _number(values[name], ".4f")
+    width = max(map(len, rows))
     print(f"\n{describe(settings)}: {values['epochs']} epochs")
     for name, text in rows.items():
-        print(f"  {name:<14}{text:>9}")
+        print(f"  {name:<{width}}{text:>9}")
     print(
         f"  (zeros, magnitudes and norm are those of the kernels)\n"
         f"In {folder}: {PICTURE}, model.keras, {history.NAME}, {NAME}, "

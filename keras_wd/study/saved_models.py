@@ -1,6 +1,7 @@
 """Models that users saved."""
 
 import os
+import warnings
 import zipfile
 
 import keras
@@ -9,12 +10,13 @@ from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
 
 
-def load(path: str, name: str) -> keras.Model:
-    """The model of a file, not compiled.
+def load(path: str, name: str, compile: bool = False) -> keras.Model:
+    """The model of a file.
 
     Args:
         path: of the file.
         name: how the user gave it, for messages.
+        compile: as it was compiled when it was saved, if it was.
 
     Raises:
         UsageError: if there is none, or it cannot be loaded.
@@ -22,7 +24,10 @@ def load(path: str, name: str) -> keras.Model:
     if not os.path.isfile(path):
         raise UsageError(f"{name} does not exist")
     try:
-        return keras.saving.load_model(path, compile=False)
+        with warnings.catch_warnings():
+            # Its optimizer is not used.
+            warnings.filterwarnings("ignore", "Skipping variable loading")
+            return keras.saving.load_model(path, compile=compile)
     except Exception as error:
         reason = first_line(error)
         if not zipfile.is_zipfile(path):

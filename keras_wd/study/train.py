@@ -57,11 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         files.check_folder(settings["output_dir"])
     with devices.sharing(settings):
-        data = datasets.few(
-            datasets.load(settings["dataset"], settings["data_dir"]),
-            settings["train_examples"],
-            settings["seed"],
-        )
+        data = datasets.for_run(settings)
         with _dtype_policy(settings["dtype_policy"]):
             return run(settings, data)
 
@@ -122,7 +118,7 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     if settings["batch_size"] > len(data.train):
         raise UsageError(
             f"--batch_size must be at most {len(data.train)}, the training "
-            f"images of {data.name}. Received: "
+            f"examples of {data.name}. Received: "
             f"--batch_size={settings['batch_size']}"
         )
     keras.utils.set_random_seed(settings["seed"])
@@ -135,11 +131,11 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     )
     model.compile(
         recipes.optimizer(settings, steps, model),
-        loss=models.loss(model),
-        metrics=["accuracy"],
+        **models.objective(model, data),
         jit_compile=devices.jit_compile(settings, jit_compile),
     )
     try:
+        models.check_objective(model, settings, data)
         model.optimizer.build(model.trainable_variables)
         curvature = curvature_of(settings, data)
         if curvature is not None:
@@ -223,8 +219,8 @@ def _summary(model, data, folder, seconds):
         images, labels, batch_size=size, verbose=0, return_dict=True
     )
     return report.summary(
-        test_accuracy=scores["accuracy"],
-        test_loss=scores["loss"],
+        test_accuracy=scores.pop("accuracy", None),
+        **{f"test_{name}": value for name, value in scores.items()},
         **measure(model),
         parameters=model.count_params(),
         epochs=len(history.read(folder)),
@@ -235,7 +231,7 @@ def _summary(model, data, folder, seconds):
 def title(settings: Mapping) -> str:
     """A short name of a run, fit for a folder."""
     parts = [
-        settings["dataset"].replace("/", "_").replace(":", "_"),
+        datasets.title(settings["dataset"]),
         os.path.basename(settings["model"]).removesuffix(".keras"),
         settings["optimizer"],
         settings["decay"],
@@ -246,10 +242,10 @@ def title(settings: Mapping) -> str:
 def _announcement(settings, data, model, folder):
     line = (
         f"{data.name}: {len(data.train)} training, {len(data.validation)} "
-        f"validation and {len(data.test)} test images"
+        f"validation and {len(data.test)} test examples"
     )
     if data.carved:
-        line += f" ({' and '.join(data.carved)} cut off the training images)"
+        line += f" ({' and '.join(data.carved)} cut off the training examples)"
     return (
         f"{line}\n{model.name}: {model.count_params()} parameters; "
         f"{settings['optimizer']} with decay {settings['decay']}\n"

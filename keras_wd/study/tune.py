@@ -66,11 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     decays = _decays(own.probe_weight_decays)
     require("matplotlib")
     files.check_folder(own.output_dir)
-    data = datasets.few(
-        datasets.load(settings["dataset"], settings["data_dir"]),
-        settings["train_examples"],
-        settings["seed"],
-    )
+    data = datasets.for_run(settings)
     prediction = _predict(settings, own, decays, data)
     name = os.path.basename(settings["model"]).removesuffix(".keras")
     folder = files.make_folder(own.output_dir, f"tune-{data.name}-{name}")
@@ -116,8 +112,7 @@ def _predict(
         model = models.make(run, data)
         model.compile(
             recipes.optimizer(run, per_epoch, model),
-            loss=models.loss(model),
-            metrics=["accuracy"],
+            **models.objective(model, data),
             jit_compile=models.jit_compile(
                 model, run["jit"], per_epoch * run["epochs"]
             ),

@@ -34,19 +34,17 @@ def run(settings: Mapping, folder: str) -> str:
     os.makedirs(folder, exist_ok=True)
     started = os.path.exists(os.path.join(folder, config.NAME))
     settings = {**settings, "output_dir": folder, "resume": started}
-    key = (settings["dataset"], settings["data_dir"])
+    key = tuple(settings[name] for name in datasets.SOURCE)
     log = pathlib.Path(folder, LOG)
     with open(log, "a", encoding="utf-8") as file:
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             try:
                 if key not in _data:
                     _data[key] = datasets.load(*key)
-                data = datasets.few(
-                    _data[key], settings["train_examples"], settings["seed"]
-                )
+                data = datasets.for_run(settings, _data[key])
                 chosen = data.validation.take(slice(PROBES))
                 every = max(1, settings["epochs"] // 10)
-                probe = Mechanisms(data.standardise(chosen.images), every)
+                probe = Mechanisms(data.standardise(chosen.inputs), every)
                 train.run(settings, data, [probe], picture=False)
             except UsageError as error:
                 return str(error)
