@@ -99,7 +99,7 @@ class Curvature:
 
     def restart(self) -> None:
         """The next measurement is the first of new averages."""
-        self.state.updates.assign(ops.zeros_like(self.state.updates))
+        self.state.updates.assign(ops.zeros(self.state.updates.shape))
 
     def register(self, model: keras.Model, x) -> None:
         """Find the model's blocks, once.
