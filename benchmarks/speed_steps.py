@@ -73,6 +73,16 @@ def ours():
             around(adam(), decays.GroupLasso),
             "Adam",
         ),
+        "L2, cautious": (around(adam(), decays.L2, cautious=True), "Adam"),
+        "L2, layerwise": (around(adam(), decays.L2, layerwise=True), "Adam"),
+        "Lp, p=0.8, late": (
+            around(adam(), decays.Lp, p=0.8, late=True),
+            "Adam",
+        ),
+        "NormControl": (around(adam(), decays.NormControl), "Adam"),
+        "CPR": (around(adam(), decays.CPR), "Adam"),
+        "Hyperball": (around(adam(), decays.Hyperball), "Adam"),
+        "RadialBrake": (around(adam(), decays.RadialBrake), "Adam"),
         "PAdam": (optimizers.PAdam(1e-3, weight_decay=RATE), "Adam"),
         "SGDW": (
             optimizers.SGDW(1e-3, weight_decay=RATE, momentum=0.9),

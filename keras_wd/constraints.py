@@ -5,9 +5,10 @@ import keras
 from keras_wd.errors import check_axis
 from keras_wd.errors import check_axis_fits
 from keras_wd.errors import check_number
+from keras_wd.ops import project_to_spectral_sphere
 from keras_wd.ops import project_to_sphere
 
-__all__ = ["FixedNorm"]
+__all__ = ["FixedNorm", "FixedSpectralNorm"]
 
 
 def __dir__():
@@ -22,6 +23,10 @@ class FixedNorm(keras.constraints.Constraint):
     the learning rate the effective learning rate: the decay of such weights
     has nothing left to do. The projection is idempotent. A unit at exactly
     zero has no direction and stays zero.
+
+    With an axis this is the oblique manifold, without one the sphere of the
+    Frobenius norm. A gradient that is orthogonal to a unit turns it by
+    `atan(learning_rate |gradient| / radius)` per step of plain SGD.
 
     Args:
         axis: the axis (or axes) that number the units; all other axes belong
@@ -60,3 +65,51 @@ class FixedNorm(keras.constraints.Constraint):
     def get_config(self) -> dict:
         axis = list(self.axis) if isinstance(self.axis, tuple) else self.axis
         return {"axis": axis, "radius": self.radius}
+
+
+@keras.saving.register_keras_serializable("keras_wd.constraints")
+class FixedSpectralNorm(keras.constraints.Constraint):
+    """The spectral sphere: `w <- radius * w / sigma`.
+
+    sigma is the largest singular value of the matrix whose columns are the
+    units, `(fan_in, units)`: the factor by which the layer can lengthen its
+    input. A radius of `sqrt(units / fan_in)` keeps the scale of the outputs
+    when widths change. The projection is idempotent, and leaves a weight that
+    is all zero. As it only rescales, a gradient that is orthogonal to the
+    weight turns it by `atan(learning_rate |gradient| / |w|)` per step of plain
+    SGD, with Frobenius norms.
+
+    Research: sigma is found to about 1e-4 by 24 products with the kernel and
+    its transpose, after every step.
+
+    Args:
+        radius: the largest singular value, > 0.
+
+    Raises:
+        ValueError: if `radius` is out of range, or a weight it is put on has
+            fewer than two axes.
+
+    >>> import keras
+    >>> from keras_wd import constraints
+    >>> constraint = constraints.FixedSpectralNorm(radius=2.0)
+    >>> w = constraint(keras.ops.array([[4.0, 0.0], [0.0, 3.0]]))
+    >>> [round(float(w[i, i]), 4) for i in range(2)]
+    [2.0, 1.5]
+
+    Source: Xie et al., 2026, "Controlled LLM Training on Spectral Sphere",
+    its retraction.
+    """
+
+    def __init__(self, radius: float = 1.0):
+        self.radius = check_number("radius", radius, above=0)
+
+    def __call__(self, value):
+        if len(value.shape) < 2:
+            raise ValueError(
+                "`FixedSpectralNorm` must be put on a weight of rank two or "
+                f"more. Received: shape {tuple(value.shape)}."
+            )
+        return project_to_spectral_sphere(value, radius=self.radius)
+
+    def get_config(self) -> dict:
+        return {"radius": self.radius}

@@ -66,6 +66,7 @@ REGULARIZERS = {
 
 CONSTRAINTS = {
     "FixedNorm": lambda: constraints.FixedNorm(axis=0, radius=2.0),
+    "FixedSpectralNorm": lambda: constraints.FixedSpectralNorm(radius=2.0),
 }
 
 METRICS = {
@@ -94,6 +95,17 @@ DECAYS = {
     ),
     "GroupLasso": lambda: decays.GroupLasso(0.3, axis=-2, name="inputs"),
     "GroupLasso coupled": lambda: decays.GroupLasso(0.3, coupling="coupled"),
+    "Lp late": lambda: decays.Lp(0.2, p=0.8, late=True),
+    "NormControl": lambda: decays.NormControl(
+        0.5,
+        schedules.Stepwise([1.5, 0.5], steps=2),
+        axis=-1,
+        coupling="independent",
+        name="norms",
+    ),
+    "CPR": lambda: decays.CPR(0.7, warmup_steps=1, bound=0.9, name="bounds"),
+    "Hyperball": lambda: decays.Hyperball(0.5, axis=-1, coupling="independent"),
+    "RadialBrake": lambda: decays.RadialBrake(0.7, inward=0.5, axis=0),
 }
 
 OPTIMIZERS = {

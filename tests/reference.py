@@ -44,7 +44,7 @@ def shrink_lp(w, before, s, p):
 
 
 def group_norm(w, axis):
-    """Euclidean norms over the axes in `axis`, kept with length one."""
+    """Euclidean norms over the axes in `axis` (None: all), kept as ones."""
     (w,) = _float64(w)
     return np.sqrt(np.sum(np.square(w), axis=axis, keepdims=True))
 
@@ -79,6 +79,69 @@ def cautious(shrunk, w, stepped, before):
     shrunk, w, stepped, before = _float64(shrunk, w, stepped, before)
     grows = (stepped - before) * np.sign(before) > 0
     return np.where(grows, w, shrunk)
+
+
+def shrink_lp_late(w, before, s, p):
+    """pAdam's late variant: the size after the inner step decides."""
+    return shrink_lp(w, w, s, p)
+
+
+def adam_l3_2(w, t):
+    """`w + sign(w) (t^2 / 2) (1 - sqrt(1 + 4 |w| / t^2))`, of pAdam's code."""
+    w, t = _float64(w, t)
+    root = np.sqrt(1 + 4 * np.abs(w) / t**2)
+    return w + np.sign(w) * t**2 / 2 * (1 - root)
+
+
+def toward_norm(w, before, s, target, axis=None):
+    """Loshchilov 2023: `w - s (1 - target / ||before||) before`.
+
+    `axis`: the axes that are summed over, None for all.
+    """
+    w, before, s, target = _float64(w, before, s, target)
+    norm = group_norm(before, axis)
+    return w - s * (1 - target / norm) * before
+
+
+class CPR:
+    """Franke et al. 2024, algorithm 1 with the mean of the squares.
+
+    `step(w, before, rate)` is what follows the inner step.
+    """
+
+    def __init__(self, warmup_steps, bound=1.0):
+        self.warmup_steps, self.bound = warmup_steps, bound
+        self.steps, self.multiplier, self.kappa = 0, 0.0, None
+
+    def step(self, w, before, rate):
+        w, before = _float64(w, before)
+        square = np.mean(np.square(before))
+        if self.steps == self.warmup_steps:
+            self.kappa = self.bound**2 * square
+        self.steps += 1
+        if self.kappa is None:
+            return w
+        excess = square - self.kappa
+        self.multiplier = max(0.0, self.multiplier + rate * excess)
+        return w - 2 * self.multiplier * before
+
+
+def hyperball(w, before, s, radius=None, axis=None):
+    """`R normalize(before + s R normalize(w - before))`."""
+    w, before, s = _float64(w, before, s)
+    if radius is None:
+        radius = group_norm(before, axis)
+    step = w - before
+    moved = before + s * radius * step / group_norm(step, axis)
+    return radius * moved / group_norm(moved, axis)
+
+
+def radial_brake(w, before, outward, inward, axis=None):
+    """`w` scaled to `|before| + kept (|w| - |before|)`."""
+    w, before = _float64(w, before)
+    old, new = group_norm(before, axis), group_norm(w, axis)
+    kept = 1 - np.where(new > old, outward, inward)
+    return w / new * (old + kept * (new - old))
 
 
 # The proximal operator of |w|^p by brute force.

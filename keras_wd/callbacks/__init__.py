@@ -2,6 +2,7 @@
 
 from keras_wd.callbacks.auto_l2 import AutoL2
 from keras_wd.callbacks.curvature import Curvature
+from keras_wd.callbacks.layerwise import LayerwiseDecay
 from keras_wd.callbacks.levenberg_marquardt import LevenbergMarquardt
 from keras_wd.callbacks.mechanisms import Mechanisms
 from keras_wd.callbacks.norm_transfer import NormTransfer
@@ -10,6 +11,7 @@ from keras_wd.callbacks.plateau import ReduceDecayOnPlateau
 __all__ = [
     "AutoL2",
     "Curvature",
+    "LayerwiseDecay",
     "LevenbergMarquardt",
     "Mechanisms",
     "NormTransfer",

@@ -38,6 +38,10 @@ class BatchCount:
                 self._optimizer = weakref.ref(model.optimizer)
             self._batches = _steps(model.optimizer) + self._skipped
 
+    def next_batch(self) -> int:
+        """How many batches there were before the one that begins."""
+        return self._batches
+
     def end_batch(self, batch: int) -> tuple[int, int]:
         """How many batches there were before and after this execution."""
         before, self._batches = (

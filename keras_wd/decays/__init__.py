@@ -16,17 +16,25 @@ from keras_wd.decays.lp import L1
 from keras_wd.decays.lp import L2
 from keras_wd.decays.lp import Lp
 from keras_wd.decays.lp import ProximalLp
+from keras_wd.decays.norm_control import CPR
+from keras_wd.decays.norm_control import NormControl
 from keras_wd.decays.path_norm import PathNorm
+from keras_wd.decays.spheres import Hyperball
+from keras_wd.decays.spheres import RadialBrake
 from keras_wd.decays.units import HomogeneousUnits
 
 __all__ = [
+    "CPR",
     "Decay",
     "GroupLasso",
     "HomogeneousUnits",
+    "Hyperball",
     "L1",
     "L2",
     "Lp",
+    "NormControl",
     "PathNorm",
     "ProximalLp",
+    "RadialBrake",
     "SeparableDecay",
 ]

@@ -4,9 +4,11 @@ import abc
 import copy
 import re
 from collections.abc import Container
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
@@ -54,6 +56,9 @@ class Decay(HasOptions, abc.ABC):
     # Whether `shrink` reads the weights before the step. Reading them costs a
     # pass over memory in programs that are not fused.
     needs_previous = True
+    # Whether the strength of a step is another for every variable, which
+    # `prepare` finds from the weights before it.
+    prepares = False
     couplings = COUPLINGS
 
     def __init__(
@@ -98,6 +103,25 @@ class Decay(HasOptions, abc.ABC):
     ) -> list[int]:
         """The selected positions that have a gradient in this step."""
         return [position for position in positions if position in reached]
+
+    def slots(self, shape: Sequence[int]) -> dict[str, np.ndarray]:
+        """What the wrapper keeps for a variable, with its first values.
+
+        For rules with `prepares`. By name, arrays that become variables of
+        the optimizer, float32 (float64 for float64 variables).
+        """
+        return {}
+
+    def prepare(self, previous, strength, step, slots: Mapping):
+        """The strength for one variable, and the new values of its slots.
+
+        Args:
+            previous: the variable before the inner step.
+            strength: scalar tensor >= 0, as for `shrink`.
+            step: the number of updates before this one, an integer tensor.
+            slots: tensors by name.
+        """
+        return strength, dict(slots)
 
     @abc.abstractmethod
     def shrink(self, weights: list, previous: list, strength) -> list:
@@ -180,6 +204,17 @@ class SeparableDecay(Decay):
     @abc.abstractmethod
     def penalty_one(self, weight):
         """The penalty at rate one."""
+
+
+class WithoutPenalty(SeparableDecay):
+    """A rule about the step itself, of no penalty: it has no coupled form."""
+
+    couplings = ("decoupled", "independent")
+
+    def gradient_one(self, weight):
+        raise NotImplementedError(f"{type(self).__name__} has no penalty.")
+
+    penalty_one = gradient_one
 
 
 def _snake_case(name: str) -> str:

@@ -1,14 +1,18 @@
 """Decays of the p-norms: the penalty is `(rate / p) * sum |w|^p`."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import backend
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
+from keras_wd.decays.options import check_not_zero
+from keras_wd.errors import check_flag
 from keras_wd.errors import check_number
 from keras_wd.ops import lp_gradient
 from keras_wd.ops import lp_penalty
@@ -43,6 +47,9 @@ class L2(SeparableDecay):
             All of the above then holds for the differences from it. The
             wrapper keeps a copy of the selected weights and saves it. The
             configuration names a model's weights `"start"`.
+        layerwise: the strength of every tensor has a factor of its own, 1 at
+            the start, which the wrapper keeps and saves and
+            `callbacks.LayerwiseDecay` moves.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -69,6 +76,7 @@ class L2(SeparableDecay):
         name: str | None = None,
         cautious: bool = False,
         anchor: str | keras.Model | None = None,
+        layerwise: bool = False,
     ):
         super().__init__(
             weight_decay,
@@ -78,6 +86,22 @@ class L2(SeparableDecay):
             cautious=cautious,
             anchor=anchor,
         )
+        self.layerwise = self.prepares = check_flag("layerwise", layerwise)
+        if layerwise and self.coupling == "coupled":
+            raise ValueError(
+                "`layerwise` must be False for a coupled decay, which has no "
+                "step of its own. Received: layerwise=True with "
+                "coupling='coupled'. Use coupling='decoupled' or "
+                "'independent'."
+            )
+
+    def slots(self, shape: Sequence[int]) -> dict[str, np.ndarray]:
+        """The factor of a tensor, if it has one."""
+        return {"factor": np.ones(())} if self.layerwise else {}
+
+    def prepare(self, previous, strength, step, slots: Mapping):
+        """The strength times the factor of the tensor."""
+        return strength * slots["factor"], {}
 
     def shrink_one(self, weight, previous, strength):
         return ops.where(strength > 0, weight - strength * previous, weight)
@@ -87,6 +111,9 @@ class L2(SeparableDecay):
 
     def penalty_one(self, weight):
         return lp_penalty(weight, 2)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "layerwise": self.layerwise}
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -226,6 +253,9 @@ class Lp(_PowerDecay):
         cautious: decay a weight only where the step moved it toward zero,
             through zero or not at all: where `(w- - w+) * w- >= 0`, whatever
             other decays did in between.
+        late: `|w+|` in place of `|w-|`, the authors' `PAdam_late`: a weight
+            that the step takes to zero stays there at once, and its size
+            before the step is not read.
 
     Raises:
         ValueError: if an argument is out of range; when the optimizer is
@@ -240,8 +270,8 @@ class Lp(_PowerDecay):
     ... )
 
     Source: Outmezguine and Levi, 2024, "Decoupled Weight Decay for Any p
-    Norm", the pAdam update; `cautious`: Chen et al., 2025, "Cautious Weight
-    Decay".
+    Norm", the pAdam update; `late`: their released code; `cautious`: Chen et
+    al., 2025, "Cautious Weight Decay".
     """
 
     def __init__(
@@ -252,31 +282,37 @@ class Lp(_PowerDecay):
         coupling: str = "decoupled",
         name: str | None = None,
         cautious: bool = False,
+        late: bool = False,
     ):
         super().__init__(
             weight_decay, p, where, coupling, name, cautious=cautious
         )
+        self.late = check_flag("late", late)
+        if late and self.coupling == "coupled":
+            raise ValueError(
+                "`late` must be False for a coupled decay, which adds a "
+                "gradient before the step. Received: late=True with "
+                "coupling='coupled'. Use coupling='decoupled' or "
+                "'independent'."
+            )
+        self.needs_previous = not late
 
     def check(self, variables: Sequence[keras.Variable]) -> None:
-        if self.p >= 2 or self.coupling == "coupled":
-            return
-        for variable in variables:
-            value = backend.concrete_value(variable)
-            if value is not None and not value.any():
-                path = selections.path_of(variable)
-                ending = "/".join(path.split("/")[-2:])
-                raise ValueError(
-                    "`where` must select variables that are not all zero, "
-                    f"because Lp with p={self.p:g} < 2 keeps a zero at zero "
-                    f"for ever. Received: where={self.where!r}, which selects "
-                    f"{path}. Initialize it otherwise, or leave it "
-                    f"out with `& ~where.paths({ending!r})`."
-                )
+        if self.p < 2 and self.coupling != "coupled":
+            check_not_zero(
+                variables,
+                self.where,
+                f"Lp with p={self.p:g} < 2 keeps a zero at zero for ever",
+            )
 
     def shrink_one(self, weight, previous, strength):
+        size = weight if self.late else previous
         return lp_shrink(
-            weight, previous, strength, self.p, backend.tracing_for_xla()
+            weight, size, strength, self.p, backend.tracing_for_xla()
         )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "late": self.late}
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -315,6 +351,8 @@ class ProximalLp(_PowerDecay):
     >>> optimizer = optimizers.WeightDecay(
     ...     keras.optimizers.SGD(0.1), decays.ProximalLp(1e-3, p=0.5)
     ... )
+
+    p = 3/2 after Adam is `AdamL3_2` of the authors of pAdam.
 
     Source: see `keras_wd.ops.prox_lp`; `metric`: Yun, Lozano and Yang, 2021,
     "Adaptive Proximal Gradient Methods for Structured Neural Networks".

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_wd import backend
+from keras_wd import where as selections
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_flag
 
@@ -87,6 +88,25 @@ def check_anchor(
 def anchor_config(anchor: str | keras.Model | None) -> str | None:
     """An anchor as plain Python: a model's weights are in the saved state."""
     return "start" if isinstance(anchor, keras.Model) else anchor
+
+
+def check_not_zero(
+    variables: Sequence[keras.Variable],
+    where: selections.Selection,
+    reason: str,
+) -> None:
+    """Raise if a variable is all zero, as far as it has a value."""
+    for variable in variables:
+        value = backend.concrete_value(variable)
+        if value is not None and not value.any():
+            path = selections.path_of(variable)
+            ending = "/".join(path.split("/")[-2:])
+            raise ValueError(
+                "`where` must select variables that are not all zero, "
+                f"because {reason}. Received: where={where!r}, which selects "
+                f"{path}. Initialize it otherwise, or leave it "
+                f"out with `& ~where.paths({ending!r})`."
+            )
 
 
 _CHECKS = {

@@ -1,5 +1,6 @@
 """What the wrapper keeps beside the weights, and how it writes them back."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import keras
@@ -79,6 +80,40 @@ def add_anchors(
             name=f"{path_of(variable).replace('/', '_')}_{key}_anchor",
         )
     return anchors
+
+
+def add_slots(
+    optimizer: keras.optimizers.Optimizer,
+    key: str,
+    rule: Decay,
+    variables: Sequence[keras.Variable],
+    selected: Sequence[int],
+) -> list[dict[str, keras.Variable]]:
+    """What a rule keeps for each variable, by position and then by name."""
+    slots = [{} for _ in variables]
+    for position in selected if rule.prepares else ():
+        variable = variables[position]
+        dtype = keras.backend.standardize_dtype(variable.dtype)
+        path = path_of(variable).replace("/", "_")
+        for name, value in rule.slots(variable.shape).items():
+            slots[position][name] = optimizer.add_variable(
+                shape=value.shape,
+                initializer=_given(value),
+                dtype="float64" if dtype == "float64" else "float32",
+                # Every replica finds the same from the same weights.
+                aggregation="only_first_replica",
+                name=f"{path}_{key}_{name}",
+            )
+    return slots
+
+
+def assign_slots(
+    slots: Mapping[str, keras.Variable], values: Mapping, is_update
+) -> None:
+    """Assign what a rule keeps for a variable; see `assign_weights`."""
+    for name, variable in slots.items():
+        value = ops.cast(values[name], variable.dtype)
+        variable.assign(_gated(is_update, value, variable))
 
 
 def _given(value):

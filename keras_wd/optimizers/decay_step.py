@@ -31,7 +31,14 @@ class DecayStep:
             None for zero.
         unrounded: by position, the weights of a low-precision variable before
             they were rounded, or None.
+        slots: by name of the rule and position, what a rule with `prepares`
+            keeps for a variable, by name.
+        iterations: the number of updates before this step.
         loss_scale: the factor the gradients still carry, or None.
+
+    Attributes:
+        slot_values: pairs of the slots of a variable and their values after
+            this step, both by name.
     """
 
     def __init__(
@@ -45,6 +52,8 @@ class DecayStep:
         divided_by: Callable,
         anchors: Mapping[str, Sequence[keras.Variable | None]],
         unrounded: Sequence[keras.Variable | None],
+        slots: Mapping[str, Sequence[Mapping[str, keras.Variable]]],
+        iterations,
         loss_scale: float | None,
     ):
         self._variables = variables
@@ -78,6 +87,31 @@ class DecayStep:
             if rule.needs_previous or rule.cautious
             for position in positions
         }
+        self._strengths, self.slot_values = {}, []
+        for key, rule, positions, strength in self._shrinking:
+            if rule.prepares:
+                self._strengths[key] = {
+                    position: self._prepared(
+                        rule, position, strength, slots[key], iterations
+                    )
+                    for position in positions
+                }
+
+    def _prepared(self, rule, position, strength, slots, iterations):
+        """The strength for a variable; notes the new values of its slots."""
+        weights = self._previous[position]
+        strength, values = rule.prepare(
+            weights,
+            ops.cast(strength, weights.dtype),
+            iterations,
+            {
+                name: ops.cast(backend.snapshot(slot), weights.dtype)
+                for name, slot in slots[position].items()
+            },
+        )
+        if values:
+            self.slot_values.append((slots[position], values))
+        return strength
 
     def couple(self, gradients: Mapping[int, object]) -> dict:
         """The gradients with those of the coupled penalties added."""
@@ -124,7 +158,14 @@ class DecayStep:
 
         weights = differences(current)
         previous = differences(self._previous) if rule.needs_previous else []
-        if rule.metric is None:
+        if rule.prepares:
+            shrunk = [
+                rule.shrink_one(weight, before, self._strengths[key][position])
+                for position, weight, before in zip(
+                    positions, weights, previous, strict=True
+                )
+            ]
+        elif rule.metric is None:
             strength = ops.cast(strength, weights[0].dtype)
             shrunk = rule.shrink(weights, previous, strength)
         else:

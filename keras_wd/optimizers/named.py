@@ -13,7 +13,9 @@ from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.where import Selection
 
-_OWN_ARGUMENTS = ("weight_decay", "p", "where", "coupling", "cautious")
+_OWN_ARGUMENTS = (
+    *("weight_decay", "p", "where", "coupling", "cautious", "late"),
+)
 _EMA_ARGUMENTS = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
@@ -122,6 +124,7 @@ class PAdam(_Named):
         where: which variables decay; `where.kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         cautious: decay a weight only where the step moved it toward zero.
+        late: `X = |u|^(2-p)`, the authors' `PAdam_late`.
         name: name of the optimizer.
         **kwargs: `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, and
             any argument of `keras.optimizers.Adam`.
@@ -146,6 +149,7 @@ class PAdam(_Named):
         coupling: str = "decoupled",
         name: str | None = None,
         cautious: bool = False,
+        late: bool = False,
         **kwargs,
     ):
         super().__init__(
@@ -156,6 +160,7 @@ class PAdam(_Named):
                 where=where,
                 coupling=coupling,
                 cautious=cautious,
+                late=late,
             ),
             name,
             learning_rate=check_learning_rate(learning_rate),

@@ -84,11 +84,15 @@ class Rates:
         # The shortest decimal: 0.5 after `set(0.5)`, as a user wrote it.
         return float(str(ops.convert_to_numpy(backend.snapshot(rate))))
 
+    def checked(self, name: str | None) -> str:
+        """The name of a decay; that of the only one if `name` is None."""
+        if name is None and len(self._rates) == 1:
+            return next(iter(self._rates))
+        return check_choice("name", name, self._rates)
+
     def set(self, value: float, name: str | None) -> None:
         """Assign a rate; the only one if `name` is None."""
-        if name is None and len(self._rates) == 1:
-            name = next(iter(self._rates))
-        check_choice("name", name, self._rates)
+        name = self.checked(name)
         value = check_number("value", value, minimum=0)
         rate = self._rates[name]
         if isinstance(rate, LearningRateSchedule):

@@ -18,7 +18,9 @@ from keras_wd.decays.decay import Decay
 from keras_wd.errors import check_name
 from keras_wd.optimizers import clipping
 from keras_wd.optimizers.assignment import add_anchors
+from keras_wd.optimizers.assignment import add_slots
 from keras_wd.optimizers.assignment import add_unrounded
+from keras_wd.optimizers.assignment import assign_slots
 from keras_wd.optimizers.assignment import assign_weights
 from keras_wd.optimizers.averages import add_fingerprint
 from keras_wd.optimizers.averages import assigned
@@ -149,6 +151,10 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             add_anchors(self, key, rule, variables, self._selected[key])
             for key, rule in self.decays.items()
         ]
+        self._slots = [
+            add_slots(self, key, rule, variables, self._selected[key])
+            for key, rule in self.decays.items()
+        ]
         decayed = {i for chosen in self._selected.values() for i in chosen}
         self._unrounded = [
             add_unrounded(self, variable) if index in decayed else None
@@ -236,6 +242,8 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
                 self._unrounded[position],
                 is_update,
             )
+        for slots, values in step.slot_values:
+            assign_slots(slots, values, is_update)
         if self.use_ema:
             update_averages(
                 self._trainable_variables,
@@ -285,6 +293,8 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             divided_by=functools.partial(divided_by, inner),
             anchors=dict(zip(self.decays, self._anchors, strict=True)),
             unrounded=self._unrounded,
+            slots=dict(zip(self.decays, self._slots, strict=True)),
+            iterations=inner.iterations,
             loss_scale=self.loss_scale_factor,
         )
 
@@ -330,6 +340,26 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             ValueError: if the decay is not there or follows a schedule.
         """
         self._rates.set(value, name)
+
+    def slots_of(
+        self, name: str | None = None
+    ) -> dict[str, dict[str, keras.Variable]]:
+        """What a decay keeps of its variables, by their path, and by name.
+
+        Args:
+            name: a key of `current_weight_decay`, if there are several.
+
+        Raises:
+            ValueError: if the decay is not there.
+        """
+        key = self._rates.checked(name)
+        if not self.built:
+            return {}
+        kept = self._slots[list(self.decays).index(key)]
+        pairs = zip(self._trainable_variables, kept, strict=True)
+        return {
+            variable.path: dict(slots) for variable, slots in pairs if slots
+        }
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -19,6 +19,10 @@ COLORS = {
     "path_norm": "#8e44ad",
     "fixed_norm": "#b7791f",
     "auto_l2": "#0f766e",
+    "norm_control": "#be185d",
+    "cpr": "#4d7c0f",
+    "hyperball": "#7c2d12",
+    "radial_brake": "#334155",
 }
 # Told apart without colour as well.
 DASHES = {
@@ -29,6 +33,10 @@ DASHES = {
     "path_norm": (0, (6, 1, 1, 1, 1, 1)),
     "fixed_norm": (0, (1, 1)),
     "auto_l2": (0, (8, 2)),
+    "norm_control": (0, (4, 1)),
+    "cpr": (0, (4, 1, 1, 1)),
+    "hyperball": (0, (2, 1)),
+    "radial_brake": (0, (2, 3)),
 }
 MARKERS = {
     "none": "o",
@@ -38,6 +46,10 @@ MARKERS = {
     "path_norm": "v",
     "fixed_norm": "P",
     "auto_l2": "X",
+    "norm_control": "<",
+    "cpr": ">",
+    "hyperball": "p",
+    "radial_brake": "*",
 }
 
 

@@ -22,6 +22,10 @@ WORDS = {
     "decoupled": "decoupled decay",
     "lp": "p-norm decay",
     "path_norm": "path-norm decay",
+    "norm_control": "weight norm control",
+    "cpr": "CPR",
+    "hyperball": "Hyperball",
+    "radial_brake": "a radial brake",
     "auto_l2": "AutoL2",
     "fixed_norm": "weights of fixed norm",
 }

@@ -120,6 +120,7 @@ WARMING = Needs(
 WITH_P = Needs(
     "decay", _one_of("lp", "proximal_lp"), "--decay=lp or proximal_lp"
 )
+CPR = Needs("decay", _one_of("cpr"), "--decay=cpr")
 DECAYING = Needs("decay", _none_of("none"), "a decay")
 SELECTING = Needs(
     "decay", _none_of("none", "path_norm"), "a decay other than path_norm"
@@ -343,8 +344,11 @@ TRAIN = (
         "lp",
         "The rule that shrinks weights: none, l2 (classic weight "
         "decay), l1, lp and proximal_lp (p-norm decay), group_lasso "
-        "(whole units), path_norm (PathProx: on pairs of layers, "
-        "coupled l2 on the rest).",
+        "(whole units), norm_control (norms held where they start), cpr "
+        "(norms bounded at those after a warm-up; takes "
+        "--coupling=independent), hyperball and radial_brake (research; "
+        "the latter takes --coupling=independent), path_norm (PathProx: "
+        "on pairs of layers, coupled l2 on the rest).",
         choices=(
             "none",
             "l2",
@@ -352,6 +356,10 @@ TRAIN = (
             "lp",
             "proximal_lp",
             "group_lasso",
+            "norm_control",
+            "cpr",
+            "hyperball",
+            "radial_brake",
             "path_norm",
         ),
     ),
@@ -403,6 +411,15 @@ TRAIN = (
         "For --decay_schedule=stepwise: the rate is multiplied by each "
         "in turn, for equal parts of the run.",
         needs=STEPWISE,
+    ),
+    Option(
+        "cpr_warmup_epochs",
+        "Weight decay",
+        float,
+        1.0,
+        "Epochs after which --decay=cpr takes the norms as bounds.",
+        least=0,
+        needs=CPR,
     ),
     Option(
         "p",

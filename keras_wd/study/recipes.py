@@ -170,7 +170,9 @@ def optimizer(
         if settings["decay"] == "none":
             return stepper
         rate = decay_rate(settings, steps_per_epoch)
-        return WeightDecay(stepper, rules.decay(settings, rate, model))
+        return WeightDecay(
+            stepper, rules.decay(settings, rate, model, steps_per_epoch)
+        )
     except ValueError as error:
         raise UsageError(
             f"--decay={settings['decay']} with "

@@ -15,11 +15,18 @@ RULES = {
     "lp": decays.Lp,
     "proximal_lp": decays.ProximalLp,
     "group_lasso": decays.GroupLasso,
+    "norm_control": decays.NormControl,
+    "cpr": decays.CPR,
+    "hyperball": decays.Hyperball,
+    "radial_brake": decays.RadialBrake,
 }
 
 
 def decay(
-    settings: Mapping, rate: object, model: keras.Model
+    settings: Mapping,
+    rate: object,
+    model: keras.Model,
+    steps_per_epoch: int,
 ) -> decays.Decay | list[decays.Decay]:
     """The rule of `--decay`.
 
@@ -27,10 +34,14 @@ def decay(
         settings: of the run.
         rate: a number or a schedule.
         model: which the pairs of `path_norm` are read from.
+        steps_per_epoch: which the warm-up of `cpr` is counted in.
     """
     if settings["decay"] == "path_norm":
         return _path_norm(rate, settings["coupling"], model)
     arguments = {"p": settings["p"]} if settings["p"] is not None else {}
+    if settings["decay"] == "cpr":
+        epochs = settings["cpr_warmup_epochs"]
+        arguments["warmup_steps"] = round(epochs * steps_per_epoch)
     return RULES[settings["decay"]](
         rate,
         where=selection(settings["where"]),

@@ -56,7 +56,10 @@ def predict_weight_decay(
         validation_data: `(x, y)`, as `fit` takes it.
         weight_decays: of the probes, three or more; None for five from
             `4 / (lr * probe_steps)` down, and up to two more beyond the end
-            at which the loss is least.
+            at which the loss is least. That is the rule of the timescale,
+            see `scale_weight_decay`: decays that remember a quarter of the
+            probe and more. Where a decay of another run is known, give what
+            `scale_weight_decay` makes of it and its neighbours.
         probe_steps: length of a probe; None for a quarter of `steps`, with
             which all probes take at most 1.75 times the steps of the run.
         runs: how many seeds per decay, of which the losses are averaged:

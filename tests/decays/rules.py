@@ -28,7 +28,7 @@ def _power(kind, p, shrink):
         functools.partial(shrink, p=p),
         functools.partial(reference.lp_gradient, p=p),
         functools.partial(reference.lp_penalty, p=p),
-        coupled=kind is decays.Lp,
+        coupled=kind is decays.Lp,  # neither a proximal step nor a late one
     )
 
 
@@ -55,6 +55,9 @@ RULES = {
     ),
     "lp 0.5": _power(decays.Lp, 0.5, reference.shrink_lp),
     "lp 0.8": _power(decays.Lp, 0.8, reference.shrink_lp),
+    "lp 0.8 late": _power(
+        functools.partial(decays.Lp, late=True), 0.8, reference.shrink_lp_late
+    ),
     "lp 2": _power(decays.Lp, 2.0, reference.shrink_lp),
     "lp 3.3": _power(decays.Lp, 3.3, reference.shrink_lp),
     "proximal 0.5": _power(decays.ProximalLp, 0.5, _proximal),

@@ -6,6 +6,9 @@ from keras import ops
 from keras_wd import decays
 from keras_wd import optimizers
 from keras_wd import where
+from tests import reference
+from tests.training import take_steps
+from tests.training import variables
 
 P = [0.5, 0.8, 1.0, 1.5, 2.0, 3.0]
 
@@ -154,3 +157,58 @@ def test_the_lower_the_exponent_the_sparser_the_weights():
         shares.append(np.mean(np.abs(w.numpy()) < 1e-13))
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 0.2 and shares[-1] == 0
+
+
+# The optimizers in the code of the authors of pAdam, with `lambda_p` x; their
+# `lambda_p` of the p-norm is our rate over p.
+X, Y = 0.4, 0.3
+AUTHORS = {
+    "PAdam": (
+        decays.Lp(0.8 * X, p=0.8),
+        lambda w, before, lr: reference.shrink_lp(w, before, 0.8 * lr * X, 0.8),
+    ),
+    "PAdam_late": (
+        decays.Lp(0.8 * X, p=0.8, late=True),
+        lambda w, before, lr: reference.shrink_lp(w, w, 0.8 * lr * X, 0.8),
+    ),
+    "AdamL3_2": (
+        decays.ProximalLp(X, p=1.5),
+        lambda w, before, lr: reference.adam_l3_2(w, lr * X),
+    ),
+    "Adam_L1": (
+        [decays.L1(X), decays.Lp(Y, p=2)],
+        lambda w, before, lr: (
+            reference.soft_threshold(w, lr * X) / (1 + lr * Y)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("decay, shrink", AUTHORS.values(), ids=AUTHORS)
+def test_the_optimizers_of_the_authors_of_padam(decay, shrink):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(4, 3)).astype("float32")
+    steps = [[rng.normal(size=(4, 3)).astype("float32")] for _ in range(5)]
+    adam = keras.optimizers.Adam(0.1, epsilon=1e-8)
+    optimizer = optimizers.WeightDecay(adam, decay)
+    found = take_steps(optimizer, variables([start]), steps)
+    inner, before = reference.Adam(epsilon=1e-8), np.float64(start)
+    for grads, (after,) in zip(steps, found, strict=True):
+        (stepped,) = inner.step([before], grads, 0.1)
+        before = shrink(stepped, before, 0.1)
+        np.testing.assert_allclose(after, before, rtol=2e-4, atol=2e-6)
+
+
+def test_a_late_decay_reads_the_weights_after_the_step():
+    # The step takes the first weight to zero, where it stays.
+    late = optimizers.WeightDecay(
+        keras.optimizers.SGD(1.0), decays.Lp(0.1, p=0.8, late=True)
+    )
+    ((after,),) = take_steps(
+        late, variables([[[1.0, 1.0]]]), [[np.float32([[1.0, 0.5]])]]
+    )
+    assert after[0, 0] == 0
+    assert after[0, 1] == pytest.approx(0.5 / (1 + 0.1 * 0.5**-1.2), rel=1e-5)
+    assert optimizers.PAdam(late=True).decay.late
+    with pytest.raises(ValueError, match="`late` must be False for a coupled"):
+        decays.Lp(0.1, p=0.8, late=True, coupling="coupled")

@@ -42,7 +42,11 @@ CASES = {
     ),
     "average_clip": lambda model: optimizers.WeightDecay(
         SGD(0.1, clipvalue=0.02),
-        decays.GroupLasso(0.05),
+        [
+            decays.GroupLasso(0.05),
+            decays.CPR(0.1, warmup_steps=3),
+            decays.NormControl(0.5, axis=-1),
+        ],
         use_ema=True,
         ema_momentum=0.5,
         ema_overwrite_frequency=3,

@@ -143,7 +143,8 @@ def test_selections(text, expected):
 
 
 def decay_of(settings, model=None):
-    return rules.decay(settings, rates.decay_rate(settings, STEPS), model)
+    rate = rates.decay_rate(settings, STEPS)
+    return rules.decay(settings, rate, model, STEPS)
 
 
 def test_path_norm_is_path_prox_around_any_optimizer():
