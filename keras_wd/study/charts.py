@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_wd.study.findings import WORDS
 from keras_wd.study.findings import name_of
 from keras_wd.study.findings import optimizer_name
+from keras_wd.study.grid import WORDS
 from keras_wd.study.picture import STYLE
 from keras_wd.study.results import Row
 

@@ -11,24 +11,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from keras_wd.study import statistics
+from keras_wd.study.grid import WORDS
 from keras_wd.study.results import Mean
 from keras_wd.study.results import Row
 from keras_wd.study.results import best_in_validation
 from keras_wd.study.results import label_of
 from keras_wd.study.statistics import Difference
 
-WORDS = {
-    "coupled": "coupled decay",
-    "decoupled": "decoupled decay",
-    "lp": "p-norm decay",
-    "path_norm": "path-norm decay",
-    "norm_control": "weight norm control",
-    "cpr": "CPR",
-    "hyperball": "Hyperball",
-    "radial_brake": "a radial brake",
-    "auto_l2": "AutoL2",
-    "fixed_norm": "weights of fixed norm",
-}
 OPTIMIZERS = {
     "sgd": "SGD",
     "momentum": "SGD with momentum",

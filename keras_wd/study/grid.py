@@ -19,6 +19,19 @@ METHODS: dict[str, tuple[str, ...]] = {
     "fixed_norm": ("--decay=none", "--kernel_constraint=fixed_norm"),
     "auto_l2": ("--decay=l2", "--decay_schedule=auto_l2"),
 }
+# In sentences.
+WORDS = {
+    "coupled": "coupled decay",
+    "decoupled": "decoupled decay",
+    "lp": "p-norm decay",
+    "path_norm": "path-norm decay",
+    "norm_control": "weight norm control",
+    "cpr": "CPR",
+    "hyperball": "Hyperball",
+    "radial_brake": "a radial brake",
+    "auto_l2": "AutoL2",
+    "fixed_norm": "weights of fixed norm",
+}
 WITHOUT_RATE = ("none", "fixed_norm")
 
 # What suits every optimizer.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from keras_wd.study.charts import charts
 from keras_wd.study.files import replacing
-from keras_wd.study.findings import WORDS
 from keras_wd.study.findings import Findings
 from keras_wd.study.findings import findings
+from keras_wd.study.grid import WORDS
 from keras_wd.study.results import Row
 from keras_wd.study.results import Run
 from keras_wd.study.results import best_in_validation
