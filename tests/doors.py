@@ -3,6 +3,7 @@
 import keras
 import pytest
 
+from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import optimizers
 from tests import catalogue
@@ -90,6 +91,11 @@ def trained(name, steps=3):
     return model
 
 
+def callbacks_for(name, x):
+    """What `fit` needs beside the optimizer of a row."""
+    return [callbacks.Curvature(x)] if "KFAC" in name else []
+
+
 def step(model, seed):
     """One step on a batch of its own, the curvature measured before it."""
     x, y = data(1, seed)
@@ -108,3 +114,10 @@ def goes_on_like(first, second):
         (a == b).all()
         for a, b in zip(first.get_weights(), second.get_weights(), strict=True)
     )
+
+
+def continued(model):
+    """The weights after one more step."""
+    model.run_eagerly = keras.backend.backend() != "jax"
+    step(model, 10)
+    return [keras.ops.convert_to_numpy(w) for w in model.weights]

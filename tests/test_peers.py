@@ -5,6 +5,8 @@ import sys
 import keras
 import pytest
 
+from tests import tables
+from tests import versions
 from tests.peers import comparison
 
 SUITE = """
@@ -94,8 +96,8 @@ def test_a_test_that_keras_fails_does_not_count(outcomes):
 
 
 def test_the_report_counts_and_explains(outcomes):
-    text = comparison.report(outcomes)
-    assert "| optimizers and callbacks | 7 | 6 | 4 | 1 | 1 | 1 |" in text
+    text = comparison.report(outcomes, "jax")
+    assert "| optimizers and callbacks | jax | 7 | 6 | 4 | 1 | 1 | 1 |" in text
     assert "The class is ours." in text
     assert "trainer" not in text
 
@@ -103,3 +105,19 @@ def test_the_report_counts_and_explains(outcomes):
 def test_keras_has_its_optimizers_back(outcomes):
     assert isinstance(keras.optimizers.SGD, type)
     assert type(keras.optimizers.get("sgd")) is keras.optimizers.SGD
+
+
+def test_a_row_of_the_page_is_replaced_by_one_of_its_name():
+    page = (
+        "Text.\n\n| a | b | c |\n| --- | --- | --- |\n| x | y | 1 |\n\nEnd.\n"
+    )
+    found = tables.with_rows(page, "abc", 2, [("x", "y", 2), ("x", "w", 3)])
+    assert found == page.replace(
+        "| x | y | 1 |", "| x | w | 3 |\n| x | y | 2 |"
+    )
+
+
+def test_the_page_has_the_tables_that_commands_fill():
+    text = tables.VERSIONS.read_text("utf-8")
+    for header in (comparison.HEADER, versions.HEADER):
+        assert tables.with_rows(text, header, 2, []) == text

@@ -13,18 +13,30 @@ def main() -> int:
     parser.add_argument("path", type=pathlib.Path, help="a checkout of it")
     parser.add_argument("-k", default="", help="only the tests that match")
     parser.add_argument("--group", action="append", help="only these groups")
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write the rows of docs/versions.md",
+    )
     arguments = parser.parse_args()
     checkout = arguments.path.resolve()
     # Before Keras is imported: its tests belong to the checkout's Keras.
     sys.path.insert(1, str(checkout))
     os.chdir(checkout)
+    from tests import tables
     from tests.peers import comparison
     from tests.peers.differences import KNOWN
 
     outcomes = comparison.compare(
         checkout, KNOWN, groups=arguments.group, select=arguments.k
     )
-    print(comparison.report(outcomes))
+    import keras
+
+    backend = keras.backend.backend()
+    print(comparison.report(outcomes, backend))
+    if arguments.record:
+        rows = comparison.rows(outcomes, backend)
+        tables.record(tables.VERSIONS, comparison.HEADER, 2, rows)
     return int(any(one.kind == "failed" for one in outcomes))
 
 

@@ -20,6 +20,7 @@ GROUPS = {
     "trainer": ("trainers",),
 }
 KINDS = ("passed", "private", "known", "failed")
+HEADER = ("group", "backend", "Keras passes", "with a wrapper", *KINDS)
 _PRIVATE = re.compile(r"\._(?!_)\w")
 
 
@@ -158,22 +159,29 @@ def _failure(item, report):
     return (lines[-1] if lines else ""), crash.message.split("\n\n")[0][:300]
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
-    """A table, and what failed."""
-    lines = [
-        "",
-        "| group | Keras passes | with a wrapper | " + " | ".join(KINDS) + " |",
-        "| --- " * (3 + len(KINDS)) + "|",
-    ]
+def rows(outcomes: Sequence[Outcome], backend: str) -> list[tuple]:
+    """The counts of each group, under `HEADER`."""
+    found = []
     for group in GROUPS:
         own = [one for one in outcomes if one.group == group]
         count = collections.Counter(one.kind for one in own)
-        cells = [group, len(own), sum(one.wrapped > 0 for one in own)]
-        cells += [count[kind] for kind in KINDS]
+        wrapped = sum(one.wrapped > 0 for one in own)
         if own:
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            kinds = (count[kind] for kind in KINDS)
+            found.append((group, backend, len(own), wrapped, *kinds))
+    return found
+
+
+def report(outcomes: Sequence[Outcome], backend: str) -> str:
+    """A table, and what failed."""
+    lines = ["", *map(_line, (HEADER, ["---"] * len(HEADER)))]
+    lines += map(_line, rows(outcomes, backend))
     for kind in KINDS[1:]:
         for one in outcomes:
             if one.kind == kind:
                 lines += ["", f"{kind}: {one.test}", f"  {one.why}"]
     return "\n".join(lines)
+
+
+def _line(cells):
+    return "| " + " | ".join(map(str, cells)) + " |"

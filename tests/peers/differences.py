@@ -4,7 +4,6 @@ _REFUSED = "Its step derives the weights from a state of its own: refused."
 _RATE = "The rate is one variable more, so that it can be set while training."
 _DENSE = "A decay changes every row, so its assignment is not a sparse one."
 _CLASS = "The class is WeightDecay; Keras's is the inner optimizer's."
-_TWO_RATES = "Muon has two rates of its own; the wrapper here has one."
 
 KNOWN = {
     "optimizers/ftrl_test.py::*": _REFUSED,
@@ -17,5 +16,4 @@ KNOWN = {
     "optimizers/optimizer_test.py::*::test_setting_lr_to_callable*": _RATE,
     "optimizers/schedules/*::test_fit_lr_correctness": _RATE,
     "optimizers/multi_optimizer_test.py::*::test_serialization": _CLASS,
-    "optimizers/muon_test.py::*weight_decay": _TWO_RATES,
 }
