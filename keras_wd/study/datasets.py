@@ -17,6 +17,7 @@ import numpy as np
 from absl import logging
 
 from keras_wd.errors import did_you_mean
+from keras_wd.study import encoding
 from keras_wd.study import own_data
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
@@ -26,7 +27,6 @@ from keras_wd.study.rates import numbers
 SPLITS = ("train", "validation", "test")
 # The flags that say what data is loaded.
 SOURCE = ("dataset", "data_dir", "target", "task", "image_size")
-MOST_CLASSES = 20  # of whole numbers, unless --task says otherwise
 CARVED = 0.1  # of the training images, for a split that a set does not have
 
 
@@ -208,77 +208,10 @@ def _complete(name, splits, classes):
 
 
 def _own(name, pairs, task):
-    """A set from the splits of a source, encoded and checked."""
-    inputs = {s: _inputs(name, x) for s, (x, _) in pairs.items()}
-    shapes = {x.shape[1:] for x in inputs.values()}
-    if len(shapes) > 1:
-        raise UsageError(
-            f"--dataset={name} must have inputs of one shape. Received: "
-            f"{', '.join(map(str, sorted(shapes)))}"
-        )
-    targets = {s: np.asarray(y) for s, (_, y) in pairs.items()}
-    for split, y in targets.items():
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = targets[split] = y[:, 0]
-        if y.ndim != 1 or len(y) != len(inputs[split]):
-            raise UsageError(
-                f"--dataset={name} must have one target for each input. "
-                f"Received: {inputs[split].shape} inputs and {y.shape} "
-                f"targets in {split}"
-            )
-        if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise UsageError(f"--dataset={name} has targets that are NaN")
-    if len(targets["train"]) < 10:
-        raise UsageError(
-            f"--dataset={name} must have 10 training examples or more. "
-            f"Received: {len(targets['train'])}"
-        )
-    targets, classes = _encoded(name, targets, task)
+    """A set from the splits of a source."""
+    inputs, targets, classes = encoding.encoded(name, pairs, task)
     splits = {s: Split(inputs[s], targets[s]) for s in inputs}
     return _complete(title(name), splits, classes)
-
-
-def _inputs(name, x):
-    x = np.asarray(x)
-    if x.dtype.kind not in "buif" or x.ndim not in (2, 3, 4):
-        raise UsageError(
-            f"--dataset={name} must have numbers as inputs: rows (n, "
-            "columns) or images (n, height, width, channels). Received: "
-            f"shape {x.shape} of {x.dtype}"
-        )
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        raise UsageError(
-            f"--dataset={name} has inputs that are NaN or infinite"
-        )
-    if x.dtype == "float64":
-        x = x.astype("float32")
-    return x[..., None] if x.ndim == 3 else x
-
-
-def _encoded(name, targets, task):
-    """Targets as labels from 0 and their number, or as float32 and 0."""
-    every = np.concatenate(list(targets.values()))
-    kinds = np.unique(every)
-    is_words = every.dtype.kind not in "buif"
-    if task == "auto":
-        is_whole = is_words or bool((np.round(kinds) == kinds).all())
-        few_kinds = is_whole and len(kinds) <= MOST_CLASSES
-        task = "classification" if is_words or few_kinds else "regression"
-    if task == "regression":
-        if is_words:
-            raise UsageError(
-                f"--task=regression needs numbers as targets; {name} has "
-                f"words, such as {kinds[0]!r}"
-            )
-        return {s: y.astype("float32") for s, y in targets.items()}, 0
-    if not 2 <= len(kinds) <= len(every) // 2:
-        raise UsageError(
-            f"--task=classification needs from 2 classes to half as many as "
-            f"examples. {name} has {len(kinds)} different targets"
-        )
-    return {
-        s: np.searchsorted(kinds, y).astype("int32") for s, y in targets.items()
-    }, len(kinds)
 
 
 def _size(text):

@@ -356,9 +356,8 @@ def _about_sparsity(rows):
     sparse = [row for row in rows if row.means["sparsity"].value > 0.01]
     if not sparse:
         return []
-    number = (
-        "test_accuracy" if _all_have(rows, "test_accuracy") else ("test_loss")
-    )
+    known = all("test_accuracy" in row.means for row in rows)
+    number = "test_accuracy" if known else "test_loss"
     more_is_better, factor, form, unit = MEASURES[number]
 
     def merit(row):
@@ -376,10 +375,6 @@ def _about_sparsity(rows):
         f"{left}the weights, at a test {label_of(number)} of {change:{form}}"
         f"{unit} beside the best row."
     ]
-
-
-def _all_have(rows, number):
-    return all(number in row.means for row in rows)
 
 
 def _about_losses(rows):

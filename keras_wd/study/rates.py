@@ -7,8 +7,6 @@ from keras.optimizers import schedules as keras_schedules
 from keras_wd import schedules
 from keras_wd.study.errors import UsageError
 
-STEPS_AT = (0.3, 0.6, 0.9)  # of the run, as in the Three Mechanisms paper
-
 
 def numbers(flag: str, text: str | None, kind: type, minimum: int) -> list:
     """A flag's list of numbers, checked; empty if the flag is not set."""
@@ -35,9 +33,10 @@ def learning_rate(
     total = settings["epochs"] * steps_per_epoch
     warmup = round((settings["warmup_epochs"] or 0) * steps_per_epoch)
     if settings["lr_schedule"] == "step":
+        shares = numbers("lr_steps", settings["lr_steps"], float, 0)
         return keras_schedules.PiecewiseConstantDecay(
-            [round(share * total) for share in STEPS_AT],
-            [peak / 10**drops for drops in range(len(STEPS_AT) + 1)],
+            [round(share * total) for share in shares],
+            [peak / 10**drops for drops in range(len(shares) + 1)],
         )
     if settings["lr_schedule"] == "cosine":
         if warmup:

@@ -135,6 +135,12 @@ def _check(settings):
             "--decay=path_norm needs --nobatch_norm: a "
             "normalization between two layers leaves no pairs of them"
         )
+    shares = numbers("lr_steps", settings["lr_steps"], float, 0)
+    if shares != sorted(shares) or any(not 0 < s < 1 for s in shares):
+        raise UsageError(
+            "--lr_steps must be shares between 0 and 1 in ascending order. "
+            f"Received: --lr_steps={settings['lr_steps']}"
+        )
     numbers("hidden_units", settings["hidden_units"], int, 1)
     numbers("decay_factors", settings["decay_factors"], float, 0)
     if settings["where"] is not None:

@@ -28,6 +28,7 @@ REFUSED = {
     "decay": _LAW,
     "decay_schedule": _LAW,
     "lr_schedule": _LAW,
+    "lr_steps": _LAW,
     "warmup_epochs": _LAW,
     "p": _LAW,
     "coupling": _LAW,
