@@ -149,8 +149,7 @@ def name_of(row: Row) -> str:
     """What a row is called in a sentence."""
     if row.method == "none":
         return f"{optimizer_name(row)} without decay"
-    rate = "" if row.weight_decay is None else f" at {row.weight_decay:g}"
-    return f"{optimizer_name(row)} with {WORDS[row.method]}{rate}"
+    return f"{optimizer_name(row)} with {_short(row)}"
 
 
 def _answer(rows, compared):
@@ -363,10 +362,8 @@ def _about_sparsity(rows):
     def merit(row):
         return row.means[number].value * (1 if more_is_better else -1)
 
-    best, row = (
-        max(rows, key=merit),
-        max(sparse, key=lambda row: row.means["sparsity"].value),
-    )
+    best = max(rows, key=merit)
+    row = max(sparse, key=lambda row: row.means["sparsity"].value)
     left = f"{name_of(row)} leaves {1 - row.means['sparsity'].value:.1%} of "
     change = (row.means[number].value - best.means[number].value) * factor
     if row is best:
