@@ -1,6 +1,7 @@
 """What every test starts from, and the two things without a portable name."""
 
 import tempfile
+import types
 
 import keras
 import numpy as np
@@ -36,6 +37,7 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
     if keras.backend.backend() == "jax":
         _keep_programs(config)
+        _draw_initial_values_by_numpy()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -59,6 +61,41 @@ def _keep_programs(config):
     jax.config.update("jax_compilation_cache_dir", folder.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _draw_initial_values_by_numpy():
+    """JAX compiles a program for each shape that is drawn: half the time."""
+    from keras.src.initializers import random_initializers
+
+    random = random_initializers.random
+
+    def generator(seed):
+        return np.random.default_rng(np.asarray(random.draw_seed(seed)))
+
+    def tensor(drawn, dtype):
+        return ops.convert_to_tensor(drawn, dtype or keras.config.floatx())
+
+    def normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        return tensor(generator(seed).normal(mean, stddev, shape), dtype)
+
+    def uniform(shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        return tensor(generator(seed).uniform(minval, maxval, shape), dtype)
+
+    def truncated_normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        rng = generator(seed)
+        drawn = rng.normal(size=shape)
+        while np.any(outside := np.abs(drawn) > 2):
+            drawn = np.where(outside, rng.normal(size=shape), drawn)
+        return tensor(mean + stddev * drawn, dtype)
+
+    random_initializers.random = types.SimpleNamespace(
+        **{
+            **vars(random),
+            "normal": normal,
+            "uniform": uniform,
+            "truncated_normal": truncated_normal,
+        }
+    )
 
 
 def pytest_collection_modifyitems(items):
