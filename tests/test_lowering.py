@@ -156,12 +156,14 @@ def test_curvature_and_inverses_are_made_for_every_platform(
     x = np.ones((8, *model.input_shape[1:]), "float32")
     measure(optimizer, model, x, Y[:8])
     measured = len(found)
+    # A program for all blocks of a shape.
     optimizer.update_inverses(jit_compile=True)
-    assert measured == 1 and len(found) == 2
+    assert measured == 1 and len(found) > 1
     if not estimator.startswith("generalized"):  # which takes eigenvalues
         assert not any(found[0].values()), found[0]
-    for platform, calls in found[1].items():
-        assert calls <= LINEAR_ALGEBRA[platform], platform
+    for inverted in found[1:]:
+        for platform, calls in inverted.items():
+            assert calls <= LINEAR_ALGEBRA[platform], platform
 
 
 def test_measurements_are_operations_of_xla(monkeypatch):

@@ -175,6 +175,7 @@ class CPR(_NormDecay):
             or as a root mean square with `relative=False`.
         relative: whether `bound` is such a multiple.
         where: which variables; `kernels()` if None. Any shape.
+        coupling: "independent", there is no other.
         name: the name of the rate in logs.
 
     Raises:

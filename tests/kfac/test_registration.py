@@ -214,7 +214,7 @@ def test_report_of_a_residual_network():
     model.optimizer.register(model, array(0, 2, 6, 6, 1))
     lines = []
     model.optimizer.summary(lines.append)
-    (text,) = lines
+    text = lines[0]
     assert "input_factor 36x36, output_factor 4x4" in text
     assert text.count("ScaleShiftBlock (BatchNormalization)") == 2
     assert "plain gradient" not in text
@@ -239,7 +239,7 @@ def test_report_of_a_transformer():
     model.optimizer.register(model, ids)
     lines = []
     model.optimizer.summary(lines.append)
-    (text,) = lines
+    text = lines[0]
     assert text.count("KroneckerBlock (EinsumDense)") == 4
     assert "KroneckerBlock (Embedding)" in text
     assert "input_factor 7, output_factor 4x4" in text
