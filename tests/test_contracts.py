@@ -130,7 +130,17 @@ def test_a_loaded_model_takes_the_same_next_step(make, tmp_path):
     assert all(np.any(a != b) for a, b in zip(before, found, strict=True))
 
 
-@each_optimizer
+@pytest.mark.parametrize(
+    "make",
+    catalogue.quick(
+        TRAINABLE,
+        "PAdam",
+        "WeightDecay",
+        "SGD + ProximalLp",
+        "SGD + GroupLasso coupled",
+        "SGD + CPR",
+    ),
+)
 def test_compiled_and_scaled_with_an_overflow_equals_eager(make, compiled):
     expected = take_steps(make(), start(), gradients(4))[-1]
     optimizer = keras.optimizers.LossScaleOptimizer(

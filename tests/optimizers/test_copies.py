@@ -10,6 +10,7 @@ import pytest
 
 from keras_wd import decays
 from keras_wd import optimizers
+from tests import catalogue
 from tests import doors
 from tests.training import assert_equal
 
@@ -45,7 +46,13 @@ def test_copies_of_a_model_have_its_state(name, tmp_path):
 
 
 @doors.each_row
-@pytest.mark.parametrize("how", [copy.deepcopy, copy.copy, None])
+@pytest.mark.parametrize(
+    "how",
+    catalogue.quick(
+        {"deepcopy": copy.deepcopy, "config": copy.copy, "pickle": None},
+        "pickle",
+    ),
+)
 def test_copies_of_an_optimizer_have_its_state(name, how):
     model = doors.trained(name)
     if how is copy.copy:

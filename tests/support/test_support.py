@@ -15,14 +15,14 @@ from tests.support.table import read
 from tests.support.table import written
 
 BACKEND = keras.backend.backend()
-IN_FULL = pytest.mark.slow(reason="every feature is tried once without it")
+IN_FULL = pytest.mark.slow(reason="half of the features are tried without it")
 
 
 def cells():
-    """One of each row is quick, so that each column has two or three."""
+    """One of every second row is quick, so that each column has one."""
     for i, feature in enumerate(FEATURES):
         for j, subject in enumerate(SUBJECTS):
-            quick = (j - i) % len(SUBJECTS) == 0
+            quick = i % 2 == 0 and (j - i) % len(SUBJECTS) == 0
             yield pytest.param(
                 feature,
                 subject,
