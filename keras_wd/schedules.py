@@ -2,7 +2,8 @@
 
 A rate is a function of the optimizer's iterations (real updates, also under
 gradient accumulation). Any `keras.optimizers.schedules.LearningRateSchedule`
-is a rate as it is; those here are made for decay. In the decoupled coupling a
+is a rate as it is, and so is a plain function of the step; those here are made
+for decay. In the decoupled coupling a
 step shrinks the weights by `learning_rate(t) * rate(t)`.
 """
 
@@ -29,19 +30,20 @@ def __dir__():
     return __all__
 
 
-def check_rate(
-    name: str, rate: float | LearningRateSchedule
-) -> float | LearningRateSchedule:
-    """Return a rate, or raise if it is not a float >= 0 or a schedule."""
-    if isinstance(rate, LearningRateSchedule):
+Rate = float | LearningRateSchedule | Callable
+
+
+def check_rate(name: str, rate: Rate) -> Rate:
+    """Return a rate, or raise if it is no float >= 0 nor a function."""
+    if callable(rate) and not isinstance(rate, type | keras.Variable):
         return rate
     try:
         return check_number(name, rate, minimum=0)
     except ValueError as error:
         raise ValueError(
-            f"`{name}` must be a finite number >= 0 or a "
-            "`keras.optimizers.schedules.LearningRateSchedule`. "
-            f"Received: {name}={rate!r}"
+            f"`{name}` must be a finite number >= 0, a "
+            "`keras.optimizers.schedules.LearningRateSchedule` or a function "
+            f"of the step. Received: {name}={rate!r}"
         ) from error
 
 
@@ -64,22 +66,53 @@ def check_learning_rate(
         ) from error
 
 
-def serialize_rate(rate: float | LearningRateSchedule) -> float | dict:
-    """A rate as plain Python."""
-    if isinstance(rate, LearningRateSchedule):
-        return keras.saving.serialize_keras_object(rate)
-    return rate
+def serialize_rate(rate: Rate) -> float | dict:
+    """A rate as plain Python.
+
+    Raises:
+        ValueError: for a function that has no name to be found by.
+    """
+    if not callable(rate):
+        return rate
+    nameless = getattr(rate, "__name__", None) in (None, "<lambda>")
+    if nameless and not hasattr(rate, "get_config"):
+        raise ValueError(
+            "`weight_decay` must be a function with a name to be saved. "
+            f"Received: weight_decay={rate!r}. Define it with `def` and "
+            "`@keras.saving.register_keras_serializable()`, or write a "
+            "`keras.optimizers.schedules.LearningRateSchedule`."
+        )
+    return keras.saving.serialize_keras_object(rate)
 
 
-def deserialize_rate(rate: float | dict) -> float | LearningRateSchedule:
+def deserialize_rate(rate: float | dict) -> Rate:
     """The inverse of `serialize_rate`."""
     if isinstance(rate, dict):
         return keras.saving.deserialize_keras_object(rate)
     return rate
 
 
-def _value(rate, step):
-    return rate(step) if isinstance(rate, LearningRateSchedule) else rate
+def _dtype():
+    """Of a rate: float64 where Keras computes in it, and float32 otherwise."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def _tensor(rate):
+    # `cast` would take a Python number through float32.
+    return ops.convert_to_tensor(rate, _dtype())
+
+
+def rate_at(rate: Rate, step):
+    """A rate at a step: a number, or what its function returns.
+
+    Args:
+        rate: float, schedule or function.
+        step: integer scalar. A plain function is given a float, so that
+            `0.99**step` means something.
+    """
+    if isinstance(rate, LearningRateSchedule):
+        return rate(step)
+    return rate(ops.cast(step, _dtype())) if callable(rate) else rate
 
 
 class _FollowsLearningRate(LearningRateSchedule):
@@ -144,7 +177,7 @@ class ConstantTimescale(_FollowsLearningRate):
         self.steps_per_epoch = steps_per_epoch
 
     def __call__(self, step):
-        shrinkage = ops.cast(_value(self.learning_rate, step), "float32")
+        shrinkage = _tensor(rate_at(self.learning_rate, step))
         shrinkage = shrinkage * (self.timescale * (self.steps_per_epoch or 1))
         moving = shrinkage > 0
         return ops.where(moving, 1 / ops.where(moving, shrinkage, 1.0), 0.0)
@@ -202,7 +235,7 @@ class ProportionalToLearningRate(_FollowsLearningRate):
         )
 
     def __call__(self, step):
-        learning_rate = ops.cast(_value(self.learning_rate, step), "float32")
+        learning_rate = _tensor(rate_at(self.learning_rate, step))
         return learning_rate * (self.weight_decay / self.max_learning_rate)
 
     def get_config(self) -> dict:
@@ -243,7 +276,7 @@ class WarmupHold(LearningRateSchedule):
         self.initial = check_number("initial", initial, minimum=0)
 
     def __call__(self, step):
-        done = ops.minimum(ops.cast(step, "float32") / self.warmup_steps, 1.0)
+        done = ops.minimum(ops.cast(step, _dtype()) / self.warmup_steps, 1.0)
         return self.initial * (1 - done) + self.weight_decay * done
 
     def get_config(self) -> dict:
@@ -291,7 +324,7 @@ class Stepwise(LearningRateSchedule):
             ops.floor_divide(ops.cast(step, "int32"), self.steps),
             len(self.rates) - 1,
         )
-        return ops.take(ops.convert_to_tensor(self.rates, "float32"), index)
+        return ops.take(ops.convert_to_tensor(self.rates, _dtype()), index)
 
     def get_config(self) -> dict:
         return {"rates": list(self.rates), "steps": self.steps}

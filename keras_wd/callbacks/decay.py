@@ -3,7 +3,6 @@
 import weakref
 
 import keras
-from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_choice
@@ -85,11 +84,11 @@ class DecayCallback(keras.callbacks.Callback):
         self._name = next(iter(decays)) if self.decay is None else self.decay
         check_choice("decay", self._name, decays)
         given = decays[self._name].weight_decay
-        if isinstance(given, LearningRateSchedule):
+        if callable(given):
             raise ValueError(
                 f"`{type(self).__name__}` must have a decay whose weight_decay "
                 f"is a number. Received: decay={self._name!r}, which follows "
-                f"the schedule {given!r}."
+                f"{given!r}."
             )
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:

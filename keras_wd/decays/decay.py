@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras.optimizers.schedules import LearningRateSchedule
+from keras import ops
 
 from keras_wd import where as selections
 from keras_wd.decays.options import HasOptions
 from keras_wd.decays.options import restored_anchor
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
+from keras_wd.schedules import Rate
 from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
@@ -41,7 +42,10 @@ class Decay(HasOptions, abc.ABC):
 
     Args:
         weight_decay: the rate, a number >= 0 or any Keras
-            `LearningRateSchedule` of the optimizer's iterations.
+            `LearningRateSchedule` or function of the optimizer's iterations,
+            such as `lambda step: 0.1 * 0.99**step` (with `keras.ops`). To be
+            saved a function must have a name, registered with
+            `keras.saving.register_keras_serializable`.
         where: which variables, a selection from `keras_wd.where`;
             `kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
@@ -59,11 +63,13 @@ class Decay(HasOptions, abc.ABC):
     # Whether the strength of a step is another for every variable, which
     # `prepare` finds from the weights before it.
     prepares = False
+    # Whether the rule acts on complex weights, by their magnitude.
+    takes_complex = False
     couplings = COUPLINGS
 
     def __init__(
         self,
-        weight_decay: float | LearningRateSchedule,
+        weight_decay: Rate,
         where: selections.Selection | None = None,
         coupling: str = "decoupled",
         name: str | None = None,
@@ -131,7 +137,7 @@ class Decay(HasOptions, abc.ABC):
             weights: tensors after the inner step.
             previous: tensors before it; an empty list if `needs_previous`
                 is False.
-            strength: scalar tensor >= 0.
+            strength: scalar tensor >= 0; float64 if one of them is.
         """
 
     @abc.abstractmethod
@@ -172,20 +178,46 @@ class Decay(HasOptions, abc.ABC):
         return f"{type(self).__name__}({arguments})"
 
 
+def is_complex(dtype: str) -> bool:
+    """Whether numbers of this type have an imaginary part."""
+    return dtype.startswith("complex")
+
+
 class SeparableDecay(Decay):
     """A decay that treats every variable by itself, with a penalty per one.
 
     A subclass defines `shrink_one`, `gradient_one` and `penalty_one` for a
-    single tensor.
+    single tensor. With `by_magnitude` complex weights keep their direction, and
+    their magnitude shrinks.
     """
+
+    by_magnitude = False
+
+    @property
+    def takes_complex(self) -> bool:
+        """Whether the rule acts on complex weights."""
+        plain = not self.cautious and self.metric is None
+        plain = plain and self.by_magnitude
+        return plain and self.coupling != "coupled"
 
     def shrink(self, weights: list, previous: list, strength) -> list:
         if not previous:
             previous = weights
         return [
-            self.shrink_one(w, before, strength)
+            self._shrunk(w, before, strength)
             for w, before in zip(weights, previous, strict=True)
         ]
+
+    def _shrunk(self, weight, previous, strength):
+        dtype = keras.backend.standardize_dtype(weight.dtype)
+        if not is_complex(dtype):
+            return self.shrink_one(weight, previous, ops.cast(strength, dtype))
+        # What shrinks is the magnitude.
+        size = ops.abs(weight)
+        strength = ops.cast(strength, size.dtype)
+        shrunk = self.shrink_one(size, ops.abs(previous), strength)
+        kept = shrunk / ops.where(size > 0, size, 1.0)
+        return ops.where(strength > 0, ops.cast(kept, dtype) * weight, weight)
 
     def gradient(self, weights: list) -> list:
         return [self.gradient_one(w) for w in weights]

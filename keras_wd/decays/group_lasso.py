@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import keras
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
@@ -13,6 +12,7 @@ from keras_wd.errors import check_axis_fits
 from keras_wd.ops import group_norm
 from keras_wd.ops import group_soft_threshold
 from keras_wd.ops import group_soft_threshold_in_metric
+from keras_wd.schedules import Rate
 
 
 @keras.saving.register_keras_serializable("keras_wd.decays")
@@ -28,7 +28,8 @@ class GroupLasso(SeparableDecay):
     gradient (0 for a unit at zero).
 
     Args:
-        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        weight_decay: the rate, a number >= 0, or a schedule or function of
+            iterations.
         axis: the axis (or axes) that number the units; all other axes belong
             to a unit. A Dense kernel is `(fan_in, units)`, a Conv2D kernel
             `(height, width, channels_in, units)`: -1 groups the incoming
@@ -64,9 +65,11 @@ class GroupLasso(SeparableDecay):
 
     needs_previous = False
 
+    by_magnitude = True
+
     def __init__(
         self,
-        weight_decay: float | LearningRateSchedule,
+        weight_decay: Rate,
         axis: int | tuple[int, ...] = -1,
         where: selections.Selection | None = None,
         coupling: str = "decoupled",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import keras
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.decays.decay import Decay
 from keras_wd.decays.unit_checks import check_not_decayed
@@ -27,6 +26,7 @@ from keras_wd.ops.paths import repeat_channels
 from keras_wd.ops.paths import scale_outputs
 from keras_wd.ops.paths import threshold_factors
 from keras_wd.ops.paths import unit_factors
+from keras_wd.schedules import Rate
 from keras_wd.where import trainable_variables
 
 
@@ -69,7 +69,8 @@ class PathNorm(Decay):
     SGD has neither effect.
 
     Args:
-        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        weight_decay: the rate, a number >= 0, or a schedule or function of
+            iterations.
         units: the pairs, as `keras_wd.graph.homogeneous_units(model)` returns
             them, or a list of `HomogeneousUnits` of your own.
         balance: make the path norms of pairs that follow each other equal.
@@ -104,7 +105,7 @@ class PathNorm(Decay):
 
     def __init__(
         self,
-        weight_decay: float | LearningRateSchedule,
+        weight_decay: Rate,
         units: Sequence[HomogeneousUnits | Mapping],
         balance: bool = True,
         absorb: bool = False,
@@ -182,6 +183,7 @@ class PathNorm(Decay):
         return list(positions)
 
     def shrink(self, weights: list, previous: list, strength) -> list:
+        strength = ops.cast(strength, weights[0].dtype)
         pairs = self._by_role(weights)
         for row in chains(self.units):
             self._shrink_row(row, pairs, strength)

@@ -13,11 +13,12 @@ import keras
 import numpy as np
 from keras import ops
 
-_MANTISSA_BITS = 23
-_BITS_OF_SQRT_HALF = np.int32(0x3F3504F3)
-_INTEGERS_ONLY = 1.5 * 2.0**_MANTISSA_BITS
-_BITS_OF_INTEGERS_ONLY = np.float32(_INTEGERS_ONLY).view("int32")
-_FIT_ERROR = 2e-7
+from keras_wd.ops.exponents import MANTISSA_BITS
+from keras_wd.ops.exponents import fitted
+from keras_wd.ops.exponents import mantissa_and_exponent
+from keras_wd.ops.exponents import nearest_integer
+from keras_wd.ops.exponents import polynomial
+
 _LARGEST_FITTED_EXPONENT = 6
 
 
@@ -71,31 +72,19 @@ def _power_from_bits(magnitude, exponent):
 
     # A comparison, as XLA's minimum spends more on values not a number.
     bounded = ops.where(magnitude < largest, magnitude, largest)
-    bits = ops.view(bounded, "int32")
-    e = ops.right_shift(bits - _BITS_OF_SQRT_HALF, _MANTISSA_BITS)
-    m = ops.view(bits - ops.left_shift(e, _MANTISSA_BITS), "float32")
+    m, e = mantissa_and_exponent(bounded)
     mantissa_power = polynomial(m - 1.0, _mantissa_coefficients(exponent))
 
     y = exponent * ops.cast(e, "float32")
-    # The sum has no bits for a fraction: the last ones are the integer next
-    # to y. (XLA would cancel a subtraction of floats.)
-    whole = ops.view(y + _INTEGERS_ONLY, "int32") - _BITS_OF_INTEGERS_ONLY
+    whole = nearest_integer(y)
     fraction = y - ops.cast(whole, "float32")
     product = mantissa_power * polynomial(fraction, _exp2_coefficients())
 
     # Adding to the exponent bits multiplies by 2^whole.
-    shift = ops.left_shift(whole, _MANTISSA_BITS)
+    shift = ops.left_shift(whole, MANTISSA_BITS)
     power = ops.view(ops.view(product, "int32") + shift, "float32")
     at_zero = 0.0 if exponent > 0 else math.inf
     return ops.where(magnitude < smallest, at_zero, power)
-
-
-def polynomial(x, coefficients):
-    """The sum of `coefficients[i] x^i`."""
-    result = coefficients[-1]
-    for coefficient in coefficients[-2::-1]:
-        result = result * x + coefficient
-    return result
 
 
 @functools.cache
@@ -110,16 +99,3 @@ def _mantissa_coefficients(exponent):
 @functools.cache
 def _exp2_coefficients():
     return fitted(np.exp2, (-0.5, 0.5))
-
-
-def fitted(function, interval):
-    """Coefficients of the shortest near-minimax fit, lowest degree first."""
-    x = np.linspace(*interval, 201)
-    for degree in range(2, 24):
-        series = np.polynomial.Chebyshev.interpolate(
-            function, degree, domain=interval
-        )
-        if np.max(np.abs(series(x) / function(x) - 1)) < _FIT_ERROR:
-            break
-    power_series = series.convert(kind=np.polynomial.Polynomial)
-    return [float(c) for c in power_series.coef]

@@ -1,5 +1,6 @@
 """What the wrapper keeps beside the weights, and how it writes them back."""
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -128,6 +129,7 @@ def assign_weights(
     weights,
     unrounded: keras.Variable | None,
     is_update,
+    constraint: Callable | None,
 ) -> None:
     """Assign decayed weights to a variable, within its constraint.
 
@@ -136,14 +138,19 @@ def assign_weights(
         weights: its new value in the dtype of the computation.
         unrounded: float32 variable that keeps them as they are before they
             are rounded to the variable's dtype; None if the dtypes agree.
-        is_update: scalar boolean tensor, nothing changes where it is false;
+        is_update: scalar boolean tensor, nothing decays where it is false;
             None if it is always true.
+        constraint: what the variable is then subject to, or None.
     """
-    if getattr(variable, "constraint", None) is not None:
-        weights = variable.constraint(weights)
+    if constraint is not None:
+        weights = constraint(weights)
     rounded = ops.cast(weights, variable.dtype)
     if unrounded is not None:
         unrounded.assign(_gated(is_update, weights, unrounded))
+    if constraint is not None and is_update is not None:
+        # As Keras does where it only adds up gradients.
+        rounded = ops.where(is_update, rounded, constraint(variable))
+        is_update = None
     variable.assign(_gated(is_update, rounded, variable))
 
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import keras
 
 from keras_wd.decays.decay import Decay
+from keras_wd.decays.decay import is_complex
 from keras_wd.errors import check_count
 from keras_wd.errors import check_flag
 from keras_wd.errors import check_number
+from keras_wd.where import path_of
 
 # Their step reads the weights as part of their own state, so that a decay
 # beside the step is undone by it or applied twice.
@@ -93,6 +95,21 @@ def _without_decay(kind, argument):
             "L2(b, where=~where.kernels())]."
         )
     return f"pass {argument}=None or 0.0 to the inner optimizer."
+
+
+def check_real(variables: Sequence[keras.Variable], rule: Decay) -> None:
+    """Raise if a decay selects complex weights that it cannot act on."""
+    if rule.takes_complex:
+        return
+    for variable in variables:
+        if is_complex(keras.backend.standardize_dtype(variable.dtype)):
+            raise ValueError(
+                "`where` must select real weights for this decay, which knows "
+                f"no phases. Received: {path_of(variable)} of dtype "
+                f"{variable.dtype} for {rule!r}. Leave it out, or use a "
+                "decoupled L2, L1, Lp, ProximalLp or GroupLasso without "
+                "`cautious` and `metric`."
+            )
 
 
 def check_average(

@@ -22,8 +22,10 @@ class DecayStep:
     Args:
         decays: the rules by name, in the order they are applied.
         selected: the positions of the variables of each rule.
-        rates: the rate of each rule now, float32 scalars.
-        learning_rate: the inner optimizer's at this step, float32 scalar.
+        rates: a function of a dtype, float32 or float64: the rate of each
+            rule now, scalars by name.
+        learning_rate: a function of a dtype: the inner optimizer's at this
+            step, scalar.
         variables: the variables with a gradient, by position.
         divided_by: a function of a position: what the inner step divided the
             gradient of each of its weights by, for decays in its metric.
@@ -46,8 +48,8 @@ class DecayStep:
         decays: Mapping[str, Decay],
         selected: Mapping[str, Sequence[int]],
         *,
-        rates: Mapping,
-        learning_rate,
+        rates: Callable,
+        learning_rate: Callable,
         variables: Mapping[int, keras.Variable],
         divided_by: Callable,
         anchors: Mapping[str, Sequence[keras.Variable | None]],
@@ -74,12 +76,14 @@ class DecayStep:
             positions = selected[key]
             if not positions:
                 continue
+            dtypes = {self._dtype(position) for position in positions}
+            dtype = "float64" if "float64" in dtypes else "float32"
+            strength = rates(dtype)[key]
             if rule.coupling == "coupled":
-                self._coupled.append((key, rule, positions, rates[key]))
+                self._coupled.append((key, rule, positions, strength))
                 continue
-            strength = rates[key]
             if rule.coupling == "decoupled":
-                strength = learning_rate * strength
+                strength = learning_rate(dtype) * strength
             self._shrinking.append((key, rule, positions, strength))
         self._previous = {
             position: self._weights(position)
@@ -112,6 +116,11 @@ class DecayStep:
         if values:
             self.slot_values.append((slots[position], values))
         return strength
+
+    @property
+    def positions(self) -> set[int]:
+        """The positions of the variables that `shrink` returns."""
+        return {p for _, _, chosen, _ in self._shrinking for p in chosen}
 
     def couple(self, gradients: Mapping[int, object]) -> dict:
         """The gradients with those of the coupled penalties added."""
@@ -166,7 +175,6 @@ class DecayStep:
                 )
             ]
         elif rule.metric is None:
-            strength = ops.cast(strength, weights[0].dtype)
             shrunk = rule.shrink(weights, previous, strength)
         else:
             shrunk = [
@@ -200,6 +208,9 @@ class DecayStep:
 
     def _anchor(self, key, position, dtype):
         return ops.cast(backend.snapshot(self._anchors[key][position]), dtype)
+
+    def _dtype(self, position):
+        return keras.backend.standardize_dtype(self._variables[position].dtype)
 
     def _weights(self, position):
         """A variable's value now, with what rounding took from it."""

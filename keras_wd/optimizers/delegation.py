@@ -40,6 +40,8 @@ class DelegatesToInner:
     @learning_rate.setter
     def learning_rate(self, learning_rate):
         self.inner_optimizer.learning_rate = learning_rate
+        if isinstance(learning_rate, float):
+            vars(self)["_given_learning_rate"] = learning_rate
 
     @property
     def iterations(self):

@@ -17,11 +17,12 @@ from keras_wd.decays.decay import Decay
 def _adam(inner, position):
     slots = inner._velocity_hats if inner.amsgrad else inner._velocities
     root = ops.sqrt(_float(slots[position]))
-    return (root + inner.epsilon) / ops.sqrt(_warmth(inner))
+    return (root + inner.epsilon) / ops.sqrt(_warmth(inner, root.dtype))
 
 
 def _nadam(inner, position):
-    square = _float(inner._velocities[position]) / _warmth(inner)
+    square = _float(inner._velocities[position])
+    square = square / _warmth(inner, square.dtype)
     return ops.sqrt(square) + inner.epsilon
 
 
@@ -99,10 +100,10 @@ def _reason(inner):
     return "whose step is not of that form"
 
 
-def _warmth(inner):
+def _warmth(inner, dtype):
     """`1 - beta_2^t` at the step just taken."""
-    step = ops.cast(inner.iterations, "float32")
-    return 1 - ops.power(ops.cast(inner.beta_2, "float32"), step)
+    step = ops.cast(inner.iterations, dtype)
+    return 1 - ops.power(ops.cast(inner.beta_2, dtype), step)
 
 
 def _float(slot):

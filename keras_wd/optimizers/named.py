@@ -9,6 +9,7 @@ from keras_wd.decays import L2
 from keras_wd.decays import Lp
 from keras_wd.errors import check_number
 from keras_wd.optimizers.weight_decay import WeightDecay
+from keras_wd.schedules import Rate
 from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.where import Selection
@@ -66,7 +67,8 @@ class SGDW(_Named):
 
     Args:
         learning_rate: float or schedule.
-        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        weight_decay: the rate, a number >= 0, or a schedule or function of
+            iterations.
         momentum: momentum of SGD, in [0, 1].
         where: which variables decay; `where.kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
@@ -88,7 +90,7 @@ class SGDW(_Named):
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule = 0.01,
-        weight_decay: float | LearningRateSchedule = 5e-4,
+        weight_decay: Rate = 5e-4,
         momentum: float = 0.0,
         where: Selection | None = None,
         coupling: str = "decoupled",
@@ -119,7 +121,8 @@ class PAdam(_Named):
 
     Args:
         learning_rate: float or schedule.
-        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        weight_decay: the rate, a number >= 0, or a schedule or function of
+            iterations.
         p: exponent > 0; below 1 most weights end at zero.
         where: which variables decay; `where.kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
@@ -143,7 +146,7 @@ class PAdam(_Named):
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule = 1e-3,
-        weight_decay: float | LearningRateSchedule = 1e-3,
+        weight_decay: Rate = 1e-3,
         p: float = 0.8,
         where: Selection | None = None,
         coupling: str = "decoupled",

@@ -12,6 +12,7 @@ from keras_wd.decays import PathNorm
 from keras_wd.decays.units import check_units
 from keras_wd.graph import homogeneous_units
 from keras_wd.optimizers.weight_decay import WeightDecay
+from keras_wd.schedules import Rate
 from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
@@ -38,7 +39,8 @@ class PathProx(WeightDecay):
             `graph.homogeneous_units` finds; or the list of pairs itself, for
             models of another kind.
         learning_rate: float or schedule.
-        weight_decay: the rate, a number >= 0 or a schedule of iterations.
+        weight_decay: the rate, a number >= 0, or a schedule or function of
+            iterations.
         balance: keep the path norms of pairs that follow each other equal.
         absorb: the function-preserving variant, see `decays.PathNorm`.
         where: what else decays; the kernels in no pair if None. A selection
@@ -68,7 +70,7 @@ class PathProx(WeightDecay):
         self,
         model: keras.Model | Sequence[HomogeneousUnits],
         learning_rate: float | LearningRateSchedule = 0.1,
-        weight_decay: float | LearningRateSchedule = 1e-4,
+        weight_decay: Rate = 1e-4,
         balance: bool = True,
         absorb: bool = False,
         where: selections.Selection | None = None,

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 import keras
 from keras import initializers
 from keras import ops
-from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import backend
 from keras_wd.decays.decay import Decay
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_number
+from keras_wd.schedules import rate_at
 
 
 def number_of(value) -> float:
@@ -24,8 +24,44 @@ def number_of(value) -> float:
     return float(ops.convert_to_numpy(value))
 
 
+def scalar_dtype() -> str:
+    """Of rates: float64 where Keras computes in it, and float32 otherwise."""
+    return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def as_written(value) -> float | None:
+    """The shortest decimal of a scalar variable: 0.1, not 0.10000000149.
+
+    None for another rate than a variable.
+    """
+    if isinstance(value, keras.Variable):
+        value = backend.snapshot(value)
+    elif not ops.is_tensor(value):
+        return None
+    return float(str(ops.convert_to_numpy(value)))
+
+
+def in_dtype(value, given: float | None, dtype: str):
+    """A scalar as a tensor, in float64 the number it was rounded from.
+
+    Args:
+        value: scalar tensor.
+        given: a number that may have been rounded to it, or None.
+        dtype: "float32" or "float64".
+    """
+    known = keras.backend.standardize_dtype(value.dtype)
+    if given is None or dtype != "float64" or known == "float64":
+        return ops.cast(value, dtype)
+    # `cast` would take a Python number through float32.
+    return ops.where(
+        ops.equal(value, ops.convert_to_tensor(given, known)),
+        ops.convert_to_tensor(given, dtype),
+        ops.cast(value, dtype),
+    )
+
+
 class Rates:
-    """One rate per decay: a schedule, or a variable that can be set.
+    """One rate per decay: a function of the step, or a variable to set.
 
     A number becomes a scalar variable of the optimizer, so that a callback
     can change it between two steps of a compiled program and a saved
@@ -40,49 +76,49 @@ class Rates:
         self, decays: Mapping[str, Decay], add_variable: Callable[..., object]
     ):
         self._decays = decays
+        self._given = {
+            name: decay.weight_decay for name, decay in decays.items()
+        }
         self._rates = {
             name: decay.weight_decay
-            if isinstance(decay.weight_decay, LearningRateSchedule)
+            if callable(decay.weight_decay)
             else add_variable(
                 shape=(),
                 initializer=initializers.Constant(decay.weight_decay),
-                dtype="float32",
+                dtype=scalar_dtype(),
                 aggregation="only_first_replica",
                 name=f"{name}_rate",
             )
             for name, decay in decays.items()
         }
 
-    def at(self, iterations) -> dict:
-        """The rates as float32 scalar tensors, by name."""
+    def at(self, iterations, dtype: str = "float32") -> dict:
+        """The rates as scalar tensors, by name."""
         return {
-            name: ops.cast(
-                rate(iterations)
-                if isinstance(rate, LearningRateSchedule)
-                else backend.snapshot(rate),
-                "float32",
-            )
+            name: ops.convert_to_tensor(rate_at(rate, iterations), dtype)
+            if callable(rate)
+            else in_dtype(backend.snapshot(rate), self._given[name], dtype)
             for name, rate in self._rates.items()
         }
 
     def read(self, iterations: keras.Variable) -> dict[str, float]:
         """The rates as Python numbers, by name."""
-        # The shortest decimal of the float32: 0.1 and not 0.10000000149.
-        return {
-            name: float(str(ops.convert_to_numpy(rate)))
-            for name, rate in self.at(iterations).items()
-        }
+        rates = self.at(iterations, scalar_dtype())
+        return {name: as_written(rate) for name, rate in rates.items()}
 
     def configured(self, name: str) -> float | None:
         """The rate in force, to be constructed again; None for a schedule."""
         rate = self._rates[name]
-        if isinstance(rate, LearningRateSchedule):
+        if callable(rate):
             return None
-        given, now = self._decays[name].weight_decay, number_of(rate)
-        if ops.convert_to_numpy(ops.cast(given, rate.dtype)) == now:
+        given, now = self._given[name], number_of(rate)
+        if (
+            ops.convert_to_numpy(ops.convert_to_tensor(given, rate.dtype))
+            == now
+        ):
             return given
-        # The shortest decimal: 0.5 after `set(0.5)`, as a user wrote it.
-        return float(str(ops.convert_to_numpy(backend.snapshot(rate))))
+        # 0.5 after `set(0.5)`, as a user wrote it.
+        return as_written(rate)
 
     def checked(self, name: str | None) -> str:
         """The name of a decay; that of the only one if `name` is None."""
@@ -95,9 +131,10 @@ class Rates:
         name = self.checked(name)
         value = check_number("value", value, minimum=0)
         rate = self._rates[name]
-        if isinstance(rate, LearningRateSchedule):
+        if callable(rate):
             raise ValueError(
                 "`name` must be a decay whose weight_decay is a number. "
                 f"Received: name={name!r}, which follows the schedule {rate!r}"
             )
         rate.assign(value)
+        self._given[name] = value

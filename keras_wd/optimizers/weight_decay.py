@@ -2,8 +2,7 @@
 
 This is the one module that uses Keras's underscore hooks. The order of one
 step is: coupled gradients, the inner optimizer's whole step (accumulation,
-clipping, update, constraints), decays in the order given, constraints again
-for what was decayed, the moving average.
+clipping, update), decays in the order given, constraints, the moving average.
 """
 
 import copy
@@ -29,11 +28,15 @@ from keras_wd.optimizers.averages import update_averages
 from keras_wd.optimizers.checks import check_average
 from keras_wd.optimizers.checks import check_decays
 from keras_wd.optimizers.checks import check_inner_optimizer
+from keras_wd.optimizers.checks import check_real
+from keras_wd.optimizers.constrained import Constraints
 from keras_wd.optimizers.decay_step import DecayStep
 from keras_wd.optimizers.delegation import DelegatesToInner
 from keras_wd.optimizers.metric import check_metric_of
 from keras_wd.optimizers.metric import divided_by
 from keras_wd.optimizers.rates import Rates
+from keras_wd.optimizers.rates import as_written
+from keras_wd.optimizers.rates import in_dtype
 from keras_wd.optimizers.settings import building_its_own
 from keras_wd.optimizers.state import SavesState
 
@@ -56,6 +59,15 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     (JAX passes zeros for unused variables, which count as gradients). On
     several devices the inner optimizer's clipping sees the gradient of the
     whole batch.
+
+    The constraint of a variable acts once in a step, after the decay, as in
+    an optimizer of Keras with a decay of its own.
+
+    float64 variables: the rate, and a learning rate written with at most
+    seven digits, are exactly those numbers, although a variable of Keras
+    keeps them in float32. The inner step itself takes the learning rate as
+    Keras has it, and a schedule is computed in `keras.config.floatx()`: with
+    "float64" there everything is float64.
 
     bfloat16 and float16 variables: a decay smaller than the variable's
     rounding would be lost, so the weight before it is rounded is kept beside it
@@ -117,6 +129,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self.decay = decay
         self.decays = decays
         self.inner_optimizer = inner_optimizer
+        self._given_learning_rate = as_written(inner_optimizer._learning_rate)
         self._rates = Rates(decays, self.add_variable)
         self._keep_state()
 
@@ -147,6 +160,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self.inner_optimizer.build(variables)
         with building_its_own(self):
             super().build(variables)
+        self._constraints = Constraints(variables)
         self._anchors = [
             add_anchors(self, key, rule, variables, self._selected[key])
             for key, rule in self.decays.items()
@@ -195,6 +209,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         for key, rule in self.decays.items():
             chosen = rule.select([variables[index] for index in eligible])
             positions = [eligible[index] for index in chosen]
+            check_real([variables[index] for index in positions], rule)
             rule.check([variables[index] for index in positions])
             selected[key] = positions
         for key, rule in self.decays.items():
@@ -234,13 +249,15 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
 
         grads = step.couple(dict(zip(positions, grads, strict=True)))
         grads = clipping.before_inner(self.inner_optimizer, grads.values())
-        self.inner_optimizer.apply(grads, variables)
+        with self._constraints.withheld(step.positions):
+            self.inner_optimizer.apply(grads, variables)
         for position, weights in step.shrink().items():
             assign_weights(
                 self._trainable_variables[position],
                 weights,
                 self._unrounded[position],
                 is_update,
+                self._constraints.of(position),
             )
         for slots, values in step.slot_values:
             assign_slots(slots, values, is_update)
@@ -287,8 +304,8 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
                 key: self.decays[key].restrict(chosen, reached)
                 for key, chosen in self._selected.items()
             },
-            rates=self._rates.at(inner.iterations),
-            learning_rate=ops.cast(inner.learning_rate, "float32"),
+            rates=functools.partial(self._rates.at, inner.iterations),
+            learning_rate=self._learning_rate_in,
             variables=reached,
             divided_by=functools.partial(divided_by, inner),
             anchors=dict(zip(self.decays, self._anchors, strict=True)),
@@ -297,6 +314,13 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             iterations=inner.iterations,
             loss_scale=self.loss_scale_factor,
         )
+
+    def _learning_rate_in(self, dtype):
+        rate = self.inner_optimizer.learning_rate
+        if isinstance(rate, keras.Variable):
+            given = self._given_learning_rate
+            return in_dtype(backend.snapshot(rate), given, dtype)
+        return ops.cast(rate, dtype)
 
     def _is_update(self):
         """Whether this step is a real update; None if every step is."""
