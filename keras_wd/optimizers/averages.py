@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_wd import backend
 from keras_wd.where import path_of
 
 _BITS = {
@@ -15,7 +16,7 @@ _BITS = {
 }
 
 
-def add_fingerprint(
+def _add_fingerprint(
     optimizer: keras.optimizers.Optimizer, variable: keras.Variable
 ) -> keras.Variable | None:
     """A scalar that tells whether a variable was assigned from outside.
@@ -31,6 +32,27 @@ def add_fingerprint(
         aggregation="only_first_replica",
         name=f"{path_of(variable).replace('/', '_')}_fingerprint",
     )
+
+
+def start_averages(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    averages: Sequence[keras.Variable | None],
+) -> list:
+    """Give averages the values of variables; return a fingerprint of each.
+
+    Until the first step `SwapEMAWeights` shall find the weights.
+    """
+    fingerprints = []
+    for variable, average in zip(variables, averages, strict=True):
+        if average is None:
+            fingerprints.append(None)
+            continue
+        fingerprints.append(_add_fingerprint(optimizer, variable))
+        value = backend.concrete_value(variable)
+        if value is not None:
+            backend.assign_now(average, value)
+    return fingerprints
 
 
 def fingerprint(weights, dtype: str):

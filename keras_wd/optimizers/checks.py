@@ -1,5 +1,6 @@
 """Which optimizers and decays go together, and why the others do not."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import keras
@@ -97,7 +98,7 @@ def _without_decay(kind, argument):
     return f"pass {argument}=None or 0.0 to the inner optimizer."
 
 
-def check_real(variables: Sequence[keras.Variable], rule: Decay) -> None:
+def _check_real(variables: Sequence[keras.Variable], rule: Decay) -> None:
     """Raise if a decay selects complex weights that it cannot act on."""
     if rule.takes_complex:
         return
@@ -110,6 +111,25 @@ def check_real(variables: Sequence[keras.Variable], rule: Decay) -> None:
                 "decoupled L2, L1, Lp, ProximalLp or GroupLasso without "
                 "`cautious` and `metric`."
             )
+
+
+def checked_positions(
+    decays: Mapping[str, Decay],
+    variables: Sequence[keras.Variable],
+    eligible: Sequence[int],
+) -> dict[str, list[int]]:
+    """The positions that each decay acts on, or raise if it cannot."""
+    selected = {}
+    for key, rule in decays.items():
+        chosen = rule.select([variables[index] for index in eligible])
+        positions = [eligible[index] for index in chosen]
+        _check_real([variables[index] for index in positions], rule)
+        rule.check([variables[index] for index in positions])
+        selected[key] = positions
+    for key, rule in decays.items():
+        others = (selected[name] for name in selected if name != key)
+        rule.check_beside(selected[key], set().union(*others), variables)
+    return selected
 
 
 def check_average(

@@ -60,6 +60,16 @@ def in_dtype(value, given: float | None, dtype: str):
     )
 
 
+def learning_rate_of(
+    optimizer: keras.optimizers.Optimizer, given: float | None, dtype: str
+):
+    """The learning rate of this step as a scalar; see `in_dtype`."""
+    rate = optimizer.learning_rate
+    if isinstance(rate, keras.Variable):
+        return in_dtype(backend.snapshot(rate), given, dtype)
+    return ops.cast(rate, dtype)
+
+
 class Rates:
     """One rate per decay: a function of the step, or a variable to set.
 

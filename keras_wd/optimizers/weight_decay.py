@@ -21,14 +21,14 @@ from keras_wd.optimizers.assignment import add_slots
 from keras_wd.optimizers.assignment import add_unrounded
 from keras_wd.optimizers.assignment import assign_slots
 from keras_wd.optimizers.assignment import assign_weights
-from keras_wd.optimizers.averages import add_fingerprint
 from keras_wd.optimizers.averages import assigned
 from keras_wd.optimizers.averages import release_averages
+from keras_wd.optimizers.averages import start_averages
 from keras_wd.optimizers.averages import update_averages
 from keras_wd.optimizers.checks import check_average
 from keras_wd.optimizers.checks import check_decays
 from keras_wd.optimizers.checks import check_inner_optimizer
-from keras_wd.optimizers.checks import check_real
+from keras_wd.optimizers.checks import checked_positions
 from keras_wd.optimizers.constrained import Constraints
 from keras_wd.optimizers.decay_step import DecayStep
 from keras_wd.optimizers.delegation import DelegatesToInner
@@ -36,7 +36,7 @@ from keras_wd.optimizers.metric import check_metric_of
 from keras_wd.optimizers.metric import divided_by
 from keras_wd.optimizers.rates import Rates
 from keras_wd.optimizers.rates import as_written
-from keras_wd.optimizers.rates import in_dtype
+from keras_wd.optimizers.rates import learning_rate_of
 from keras_wd.optimizers.settings import building_its_own
 from keras_wd.optimizers.state import SavesState
 
@@ -175,25 +175,13 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             for index, variable in enumerate(variables)
         ]
         if self.use_ema:
-            self._start_averages(variables)
+            averages = self._model_variables_moving_average
+            self._fingerprints = start_averages(self, variables, averages)
             # `SwapEMAWeights` looks for the averages one level further in.
             vars(self.inner_optimizer)["_model_variables_moving_average"] = (
-                self._model_variables_moving_average
+                averages
             )
         self.saved_state.after_build(variables)
-
-    def _start_averages(self, variables):
-        averages = self._model_variables_moving_average
-        self._fingerprints = [
-            None if average is None else add_fingerprint(self, variable)
-            for variable, average in zip(variables, averages, strict=True)
-        ]
-        # Until the first step, `SwapEMAWeights` shall find the weights.
-        for variable, average in zip(variables, averages, strict=True):
-            if average is not None:
-                value = backend.concrete_value(variable)
-                if value is not None:
-                    backend.assign_now(average, value)
 
     def _resolve(self, variables):
         """The positions each decay acts on, verified."""
@@ -205,17 +193,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         if not eligible:
             # A model without anything to train, which JAX builds for.
             return {key: [] for key in self.decays}
-        selected = {}
-        for key, rule in self.decays.items():
-            chosen = rule.select([variables[index] for index in eligible])
-            positions = [eligible[index] for index in chosen]
-            check_real([variables[index] for index in positions], rule)
-            rule.check([variables[index] for index in positions])
-            selected[key] = positions
-        for key, rule in self.decays.items():
-            others = (selected[name] for name in selected if name != key)
-            rule.check_beside(selected[key], set().union(*others), variables)
-        return selected
+        return checked_positions(self.decays, variables, eligible)
 
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
         """One step of values, for JAX; see `keras.optimizers.Optimizer`."""
@@ -305,7 +283,9 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
                 for key, chosen in self._selected.items()
             },
             rates=functools.partial(self._rates.at, inner.iterations),
-            learning_rate=self._learning_rate_in,
+            learning_rate=functools.partial(
+                learning_rate_of, inner, self._given_learning_rate
+            ),
             variables=reached,
             divided_by=functools.partial(divided_by, inner),
             anchors=dict(zip(self.decays, self._anchors, strict=True)),
@@ -314,13 +294,6 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             iterations=inner.iterations,
             loss_scale=self.loss_scale_factor,
         )
-
-    def _learning_rate_in(self, dtype):
-        rate = self.inner_optimizer.learning_rate
-        if isinstance(rate, keras.Variable):
-            given = self._given_learning_rate
-            return in_dtype(backend.snapshot(rate), given, dtype)
-        return ops.cast(rate, dtype)
 
     def _is_update(self):
         """Whether this step is a real update; None if every step is."""

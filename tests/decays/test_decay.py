@@ -247,9 +247,7 @@ def test_the_rate_may_be_any_keras_schedule():
 def test_a_rate_that_is_no_number_is_rejected(name, value):
     with pytest.raises(ValueError) as error:
         make(name, value)
-    assert "`weight_decay` must be a finite number >= 0 or a" in str(
-        error.value
-    )
+    assert "`weight_decay` must be a finite number >= 0, a" in str(error.value)
     assert f"Received: weight_decay={value!r}" in str(error.value)
 
 
