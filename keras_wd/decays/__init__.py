@@ -12,8 +12,8 @@ wanted (which variables), with a *coupling* (how it meets the gradient step):
 from keras_wd.decays.decay import Decay
 from keras_wd.decays.decay import SeparableDecay
 from keras_wd.decays.group_lasso import GroupLasso
-from keras_wd.decays.lp import L1
-from keras_wd.decays.lp import L2
+from keras_wd.decays.l1_l2 import L1
+from keras_wd.decays.l1_l2 import L2
 from keras_wd.decays.lp import Lp
 from keras_wd.decays.lp import ProximalLp
 from keras_wd.decays.norm_control import CPR
