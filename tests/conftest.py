@@ -70,7 +70,9 @@ def _draw_initial_values_by_numpy():
     random = random_initializers.random
 
     def generator(seed):
-        return np.random.default_rng(np.asarray(random.draw_seed(seed)))
+        if not isinstance(seed, int):
+            seed = np.asarray(random.draw_seed(seed))
+        return np.random.default_rng(seed)
 
     def tensor(drawn, dtype):
         return ops.convert_to_tensor(drawn, dtype or keras.config.floatx())

@@ -1,6 +1,8 @@
 """Curvature in a Kronecker eigenbasis, against dense matrices in float64."""
 
+import keras
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -14,6 +16,19 @@ SIZES = {
     "places": st.integers(1, 3),
     "seed": st.integers(0, 99),
 }
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    """JAX has it only where it is switched on."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
 
 
 def drawn(n, m, examples, places, seed):
