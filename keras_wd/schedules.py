@@ -33,17 +33,33 @@ def __dir__():
 Rate = float | LearningRateSchedule | Callable
 
 
-def check_rate(name: str, rate: Rate) -> Rate:
-    """Return a rate, or raise if it is no float >= 0 nor a function."""
-    if callable(rate) and not isinstance(rate, type | keras.Variable):
+def check_rate(
+    name: str, rate: float | LearningRateSchedule
+) -> float | LearningRateSchedule:
+    """Return a rate, or raise if it is no float >= 0 nor a schedule."""
+    if isinstance(rate, LearningRateSchedule):
         return rate
     try:
         return check_number(name, rate, minimum=0)
     except ValueError as error:
         raise ValueError(
-            f"`{name}` must be a finite number >= 0, a "
+            f"`{name}` must be a finite number >= 0 or a "
+            "`keras.optimizers.schedules.LearningRateSchedule`. Received: "
+            f"{name}={rate!r}"
+        ) from error
+
+
+def check_decay_rate(rate: Rate) -> Rate:
+    """The same for a `weight_decay`, which may be a function of the step."""
+    if callable(rate) and not isinstance(rate, type | keras.Variable):
+        return rate
+    try:
+        return check_rate("weight_decay", rate)
+    except ValueError as error:
+        raise ValueError(
+            "`weight_decay` must be a finite number >= 0, a "
             "`keras.optimizers.schedules.LearningRateSchedule` or a function "
-            f"of the step. Received: {name}={rate!r}"
+            f"of the step. Received: weight_decay={rate!r}"
         ) from error
 
 

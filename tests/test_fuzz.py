@@ -136,14 +136,14 @@ def rates(value):
 
 
 rate = either(number(minimum=0), schedule)
-learning_rate = either(rate, function)
+followed = either(rate, function)
 positive = number(above=0)
 seed = count(0, 2**31 - 1)
 name = either(none, plain)
 path = either(none, text)
 COUPLINGS = ("decoupled", "independent", "coupled")
 DECAY = {
-    "weight_decay": (0.1, rate),
+    "weight_decay": (0.1, followed),
     "where": (where.everything(), selection),
     "coupling": ("independent", one_of(*COUPLINGS)),
     "name": ("shrink", name),
@@ -156,7 +156,7 @@ EMA = {
 }
 EXPONENT = {"p": (0.8, positive)}
 AXIS = {"axis": (-1, axis)}
-LEARNING_RATE = {"learning_rate": (0.1, learning_rate)}
+LEARNING_RATE = {"learning_rate": (0.1, followed)}
 FOLLOWS = {"learning_rate": (COSINE, rate)}
 WITHOUT_WHERE = {key: DECAY[key] for key in DECAY if key != "where"}
 DATA = (np.ones((4, 2), "float32"), np.zeros((4, 1), "float32"))

@@ -17,7 +17,7 @@ from keras_wd.decays.options import restored_anchor
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
 from keras_wd.schedules import Rate
-from keras_wd.schedules import check_rate
+from keras_wd.schedules import check_decay_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
 
@@ -75,7 +75,7 @@ class Decay(HasOptions, abc.ABC):
         name: str | None = None,
         **options,
     ):
-        self.weight_decay = check_rate("weight_decay", weight_decay)
+        self.weight_decay = check_decay_rate(weight_decay)
         if where is None:
             where = selections.kernels()
         self.where = selections.check_selection("where", where)

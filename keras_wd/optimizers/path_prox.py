@@ -13,8 +13,8 @@ from keras_wd.decays.units import check_units
 from keras_wd.graph import homogeneous_units
 from keras_wd.optimizers.weight_decay import WeightDecay
 from keras_wd.schedules import Rate
+from keras_wd.schedules import check_decay_rate
 from keras_wd.schedules import check_learning_rate
-from keras_wd.schedules import check_rate
 from keras_wd.schedules import deserialize_rate
 
 _EMA_ARGUMENTS = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
@@ -81,7 +81,7 @@ class PathProx(WeightDecay):
         if where is None:
             where = _rest(model, units)
         selections.check_selection("where", where)
-        rate = check_rate("weight_decay", weight_decay)
+        rate = check_decay_rate(weight_decay)
         rules = [PathNorm(rate, units, balance=balance, absorb=absorb)]
         if where != ~selections.everything():
             rules.append(L2(rate, where=where, coupling="coupled"))
