@@ -95,10 +95,10 @@ class KFAC(CurvatureOptimizer):
             block, so never further from it than A (x) S, from which M
             starts. It takes twice the products of a step and a third array
             of the kernel's size, and eigenvectors, which take longer than
-            inverses; `summary` says how long. M counts an example as a whole, whatever
-            `sharing`; of a loss with several elements per example (tokens,
-            pixels) an "exact" estimator then counts how they go together,
-            which the others average out.
+            inverses; `summary` says how long. M counts an example as a
+            whole, whatever `sharing`; of a loss with several elements per
+            example (tokens, pixels) an "exact" estimator then counts how they
+            go together, which the others average out.
         **kwargs: any further argument of `keras.optimizers.Optimizer`.
 
     Raises:
