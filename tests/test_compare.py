@@ -81,7 +81,9 @@ def in_a_browser(path):
 
 @pytest.mark.slow(reason="trains, and draws the whole report twice")
 def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
-    status, out, _ = compare(*FLAGS)
+    # Only with normalization do directions have a learning rate of their own.
+    flags = (*FLAGS, "--batch_norm")
+    status, out, _ = compare(*flags)
     assert status == 0
     assert "Answer:\n  - Take SGD" in out
     folder = tmp_path / "comparison"
@@ -108,7 +110,7 @@ def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
         path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")
     }
     (lost / "summary.json").unlink()
-    status, out, _ = compare(*FLAGS)
+    status, out, _ = compare(*flags)
     assert status == 0 and "1 of them done before" in out
     after = {
         path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")
@@ -121,7 +123,9 @@ def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
         assert one["test_loss"] == other["test_loss"]
 
     # Other flags do not mix with the runs that are there.
-    status, _, errors = compare(*FLAGS[:-1], "--hidden_units=17")
+    status, _, errors = compare(
+        *FLAGS[:-1], "--batch_norm", "--hidden_units=17"
+    )
     assert status == 2
     assert "has runs with other flags: --hidden_units. Choose" in errors
 
