@@ -102,9 +102,12 @@ def _draw_initial_values_by_numpy():
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        for mark in item.iter_markers("slow"):
-            if not mark.kwargs.get("reason"):
-                raise pytest.UsageError(f"{item.nodeid}: slow without a reason")
+        for name in ("slow", "weekly"):
+            for mark in item.iter_markers(name):
+                if not mark.kwargs.get("reason"):
+                    raise pytest.UsageError(
+                        f"{item.nodeid}: {name} without a reason"
+                    )
 
 
 # Files whose tests share a training.

@@ -56,7 +56,7 @@ ROWS = {
 
 each_row = pytest.mark.parametrize(
     "name",
-    catalogue.quick(list(ROWS), "WeightDecay", "WeightDecay(KFAC)", "bfloat16"),
+    catalogue.quick(list(ROWS), "WeightDecay(KFAC)", "bfloat16"),
 )
 
 

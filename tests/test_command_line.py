@@ -167,6 +167,7 @@ def test_low_precision_leaves_no_trace_in_the_process(train):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_a_loss_that_is_not_finite_is_a_failure(train, here):
     status, printed, errors = train(
         *SMALL,

@@ -7,6 +7,7 @@ from keras import layers
 from keras import ops
 
 from keras_wd import constraints
+from tests import catalogue
 from tests import reference
 
 
@@ -107,7 +108,7 @@ def test_the_function_of_a_normalized_network_does_not_change():
     assert np.max(np.abs(changed - before)) > 0.1
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", catalogue.quick([False, True], True))
 def test_fit_keeps_the_kernel_on_the_sphere(jit_compile):
     model = normalized_network(constraints.FixedNorm(radius=2.0))
     model.compile(

@@ -24,7 +24,20 @@ def test_the_pages_with_code_are_found():
 ENOUGH_EPOCHS = 30
 
 
-@pytest.mark.parametrize("page", [p for p in PROGRAMS if PROGRAMS[p]])
+SLOW = {"docs/deploying.md": "exports in every format"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(
+            page,
+            marks=pytest.mark.slow(reason=SLOW[page]) if page in SLOW else (),
+        )
+        for page in PROGRAMS
+        if PROGRAMS[page]
+    ],
+)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fit = keras.Model.fit

@@ -121,7 +121,19 @@ def test_a_public_class_has_an_example():
     assert not without
 
 
-@pytest.mark.parametrize("name", sorted(WITH_EXAMPLES))
+SLOW = {"keras_wd.tune.probes.predict_weight_decay": "trains several networks"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.slow(reason=SLOW[name]) if name in SLOW else (),
+        )
+        for name in sorted(WITH_EXAMPLES)
+    ],
+)
 def test_the_examples_run(name):
     runner = doctest.DocTestRunner(verbose=False)
     report = []

@@ -166,6 +166,7 @@ def test_curvature_and_inverses_are_made_for_every_platform(
             assert calls <= LINEAR_ALGEBRA[platform], platform
 
 
+@pytest.mark.slow(reason="compiles each for three platforms")
 def test_measurements_are_operations_of_xla(monkeypatch):
     model = compiled_network("sgd", jit_compile=True)
     found = record(monkeypatch)

@@ -11,7 +11,6 @@ from keras_wd import migrate
 from keras_wd import optimizers
 from keras_wd import regularizers
 from keras_wd import where
-from tests import catalogue
 from tests import reference
 
 # The name of each convention and of its formula in the reference.
@@ -158,7 +157,8 @@ def network(regularized=True):
     )
 
 
-@pytest.mark.parametrize("jit_compile", catalogue.quick([False, True], False))
+@pytest.mark.slow(reason="trains twice")
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_decays_train_like_the_regularizers(jit_compile):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(16, 4)).astype("float32")

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import warnings
 
 import nbformat
 import pytest
@@ -30,13 +31,32 @@ def test_the_tutorials_are_found():
     assert len(TUTORIALS) >= 7
 
 
-@pytest.mark.slow(reason="a Jupyter kernel for each notebook")
-@every_tutorial
-def test_a_tutorial_runs(path, tmp_path, monkeypatch):
+# Asks TensorFlow for devices before anything else has used it.
+ALONE = "fine_tuning"
+
+
+@pytest.mark.slow(reason="trains what the tutorial trains")
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem) for p in TUTORIALS if p.stem != ALONE]
+)
+def test_the_code_of_a_tutorial_runs(path, tmp_path, monkeypatch):
+    """In this process: a kernel for each would import TensorFlow again."""
+    monkeypatch.setenv("KERAS_WD_QUICK", "1")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        for number, cell in enumerate(cells(read(path), "code")):
+            code = compile(cell.source, f"{path.name}, cell {number}", "exec")
+            exec(code, names)
+
+
+@pytest.mark.slow(reason="a Jupyter kernel")
+def test_a_tutorial_runs_in_jupyter(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_WD_QUICK", "1")
     # The kernel starts elsewhere, so that nothing of the checkout is at hand.
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = read(path)
+    notebook = read(ROOT / "tutorials" / f"{ALONE}.ipynb")
     client = NotebookClient(
         notebook,
         timeout=300,

@@ -122,6 +122,7 @@ def test_the_rate_stops_at_the_minimum():
     assert rates == pytest.approx([1e-3, 3e-4])
 
 
+@pytest.mark.slow(reason="trains twice")
 def test_a_delay_in_units_of_the_learning_rate_and_the_rate():
     _, rates = flat_run(epochs=2, delay=0.1)
     assert rates == pytest.approx([0.1, 0.1])
@@ -163,6 +164,7 @@ def test_a_loaded_run_goes_on_with_rate_and_history(tmp_path, kind):
     assert rates == pytest.approx([1e-7])
 
 
+@pytest.mark.slow(reason="trains, saves, loads and trains")
 def test_a_file_without_memory_takes_away_what_is_there(tmp_path):
     fresh = compiled_network(optimizers.SGDW(1e-30, weight_decay=0.1))
     fresh.optimizer.build(fresh.trainable_variables)

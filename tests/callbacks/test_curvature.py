@@ -60,12 +60,14 @@ def test_fit_measures_at_the_periods_and_logs(wrap):
     np.testing.assert_array_equal(inversions, [3.0, 3.0])
 
 
+@pytest.mark.slow(reason="trains twice")
 def test_steps_per_execution_counts_batches():
     model = compiled(KFAC(0.1, seed=0), steps_per_execution=3)
     history = fit(model, Curvature(X, every=4, batch_size=8))
     assert history["kfac_curvature_updates"] == [2.0, 4.0]
 
 
+@pytest.mark.slow(reason="trains twice")
 def test_fit_equals_a_loop_of_ones_own():
     fitted = compiled(KFAC(0.1, seed=0))
     looped = compiled(KFAC(0.1, seed=0))
@@ -110,6 +112,7 @@ def tensorflow_dataset():
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(12)
 
 
+@pytest.mark.slow(reason="a training for each kind of data")
 @pytest.mark.parametrize(
     "data",
     [
@@ -148,6 +151,7 @@ def test_exhausted_generator_is_an_error():
         fit(model, Curvature(data, every=1), epochs=1)
 
 
+@pytest.mark.slow(reason="trains, saves, loads and trains")
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_resumed_fit_keeps_the_loaded_curvature(tmp_path):
     model = compiled(KFAC(0.1, seed=0))

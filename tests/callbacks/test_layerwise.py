@@ -99,6 +99,7 @@ def test_the_factor_of_a_tensor_multiplies_its_strength():
         )
 
 
+@pytest.mark.slow(reason="trains, saves, loads and trains")
 def test_a_saved_run_goes_on_with_its_factors(tmp_path):
     made = model()
     fit(made, callbacks.LayerwiseDecay(1), 6)
@@ -114,6 +115,7 @@ def test_a_saved_run_goes_on_with_its_factors(tmp_path):
     assert set(memory["sums"]) == set(kept)
 
 
+@pytest.mark.slow(reason="trains twice")
 def test_accumulated_gradients_are_measured_over_an_update():
     optimizer = optimizers.WeightDecay(
         keras.optimizers.SGD(RATE, gradient_accumulation_steps=2),

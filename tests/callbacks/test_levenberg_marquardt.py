@@ -73,6 +73,7 @@ def test_a_step_uphill_says_nothing():
     assert "kfac_reduction_ratio" not in logs
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_limits_hold():
     _, _, logs = fit(0.5, damping=1e-3, epochs=4, minimum=2e-4)
     assert logs["kfac_damping"][-1] == pytest.approx(2e-4)

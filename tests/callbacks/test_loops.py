@@ -83,6 +83,7 @@ def test_a_loop_of_single_epochs_measures_as_one_fit(make, arguments):
     assert measurements(model) == [4]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_curvature_is_measured_in_a_loop_as_in_one_fit():
     found = []
     for epochs in ([3], [1, 1, 1]):
@@ -96,6 +97,7 @@ def test_curvature_is_measured_in_a_loop_as_in_one_fit():
     assert found == [5, 5]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_a_new_callback_begins_anew_and_counts_on():
     model = network(optimizers.SGDW(0.02, weight_decay=0.1))
 
@@ -138,6 +140,7 @@ def test_another_compile_ends_what_is_remembered():
     assert measurements(model) == [2]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_two_callbacks_of_one_decay_do_not_share(tmp_path):
     def pair():
         return [
@@ -180,6 +183,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow(reason="trains, saves, loads and trains")
 @pytest.mark.parametrize("order", [1, -1])
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, order):
     def run(model, *more):
@@ -218,6 +222,7 @@ def test_accumulated_gradients_are_batches_too():
     assert measurements(model) == [3]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_norms_are_imposed_by_the_epoch_of_the_run():
     def normalized():
         keras.utils.set_random_seed(0)

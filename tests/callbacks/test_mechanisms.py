@@ -84,6 +84,7 @@ def test_the_rotation_is_that_of_one_step():
     assert logs["rotation"] == pytest.approx(expected)
 
 
+@pytest.mark.slow(reason="trains by K-FAC")
 def test_kfac_has_an_effective_damping():
     model, x = normalized_network(), data()[0]
     optimizer = optimizers.WeightDecay(

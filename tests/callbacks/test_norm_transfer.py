@@ -34,6 +34,7 @@ def norm(model, name):
     return np.linalg.norm(model.get_layer(name).get_weights()[0])
 
 
+@pytest.mark.slow(reason="trains twice")
 def test_the_norms_of_the_other_run_are_taken_over():
     recorder = callbacks.NormTransfer()
     decayed = run(0.5, recorder)
@@ -72,6 +73,7 @@ def test_the_function_stays_the_same():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_what_does_not_fit():
     recorder = callbacks.NormTransfer()
     run(0.1, recorder, epochs=1)

@@ -58,6 +58,7 @@ def test_larger_is_better_for_accuracies():
     assert rates([1, 2, 3, 4]) == [1, 1, 1, 0.5]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_the_cooldown_does_not_count():
     flat = [1] * 7
     assert rates(flat, patience=1) == [

@@ -113,6 +113,7 @@ def test_strength_zero_is_the_plain_optimizer_bit_for_bit():
     assert_equal(plain, ours)
 
 
+@pytest.mark.slow(reason="saves, loads and trains")
 def test_the_weights_of_a_model_or_of_its_file(tmp_path):
     pretrained = network(seed=5)
     pretrained.save(tmp_path / "pretrained.keras")

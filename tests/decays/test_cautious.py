@@ -8,6 +8,7 @@ from keras import ops
 from keras_wd import decays
 from keras_wd import optimizers
 from keras_wd.ops import cautious
+from tests import catalogue
 from tests import reference
 from tests.training import assert_close
 from tests.training import compiled_network
@@ -109,7 +110,9 @@ def test_the_named_optimizers_pass_it_on():
         assert again.decay.cautious
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+@pytest.mark.parametrize(
+    "dtype", catalogue.quick(["float32", "mixed_float16"], "float32")
+)
 def test_compiled_is_eager(dtype):
     def run(jit_compile):
         optimizer = optimizers.WeightDecay(
@@ -123,6 +126,7 @@ def test_compiled_is_eager(dtype):
     assert_close(run(False), run(True), tolerance)
 
 
+@pytest.mark.slow(reason="takes many steps")
 def test_a_decay_below_the_rounding_of_bfloat16_is_kept():
     # The step makes the first weight smaller and the second one larger, by
     # nothing that bfloat16 could show.

@@ -7,6 +7,7 @@ from keras import layers
 from keras import ops
 
 from keras_wd.optimizers.kfac import KFAC
+from tests import catalogue
 from tests.kfac import reference
 from tests.kfac.running import array
 from tests.kfac.running import gradient
@@ -35,7 +36,9 @@ def network():
     return model
 
 
-@pytest.mark.parametrize("limit", [100, 4], ids=["full", "diagonal"])
+@pytest.mark.parametrize(
+    "limit", catalogue.quick({"full": 100, "diagonal": 4}, "diagonal")
+)
 def test_moments_are_those_of_the_gradients_of_examples(limit):
     model = network()
     ids = np.array([[0, 1, 1, 3, 1], [2, 2, 0, 1, 3], [3, 0, 0, 0, 2]])

@@ -288,6 +288,7 @@ def test_cross_entropy_has_its_fisher_as_gauss_newton_matrix(smoothing):
     )
 
 
+@pytest.mark.slow(reason="draws many times")
 @pytest.mark.compiled
 def test_drawn_second_derivatives_have_the_right_mean():
     loss = keras.losses.Huber()

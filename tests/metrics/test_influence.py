@@ -65,6 +65,7 @@ def test_influence_is_leave_one_out_on_a_linear_model(linear, batch_size):
         assert np.corrcoef(ours, theirs)[0, 1] > 0.98
 
 
+@pytest.mark.slow(reason="trains again without an example")
 def test_damping_and_a_loss_that_is_a_sum(linear):
     data = (X, Y), (X_TEST, Y_TEST)
     small = metrics.influence(linear, *data, damping=1e6)

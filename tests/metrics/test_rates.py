@@ -6,6 +6,7 @@ from keras import layers
 from keras_wd import decays
 from keras_wd import metrics
 from keras_wd import optimizers
+from tests import catalogue
 
 
 def network():
@@ -139,16 +140,23 @@ def simulated_angle(optimizer, shape=(60, 20), steps=220, seed=0):
 
 
 @pytest.mark.parametrize(
-    "inner, arguments",
-    [
-        (lambda: SGD(0.1), {}),
-        (lambda: SGD(0.1, momentum=0.5), {}),
-        (lambda: SGD(0.1, momentum=0.5), {"coupling": "coupled"}),
-        (lambda: SGD(0.1), {"coupling": "independent"}),
-        (lambda: ADAM(0.1, beta_2=0.99), {}),
-    ],
+    "case",
+    catalogue.quick(
+        {
+            "SGD": (lambda: SGD(0.1), {}),
+            "momentum": (lambda: SGD(0.1, momentum=0.5), {}),
+            "coupled": (
+                lambda: SGD(0.1, momentum=0.5),
+                {"coupling": "coupled"},
+            ),
+            "independent": (lambda: SGD(0.1), {"coupling": "independent"}),
+            "Adam": (lambda: ADAM(0.1, beta_2=0.99), {}),
+        },
+        "SGD",
+    ),
 )
-def test_the_equilibrium_is_where_noise_and_decay_end(inner, arguments):
+def test_the_equilibrium_is_where_noise_and_decay_end(case):
+    inner, arguments = case
     rate = 0.01 if arguments.get("coupling") == "independent" else 0.1
     optimizer = optimizers.WeightDecay(inner(), decays.L2(rate, **arguments))
     model = network()

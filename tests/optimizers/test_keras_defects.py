@@ -19,6 +19,7 @@ from tests.training import train
 from tests.training import variables
 
 
+@pytest.mark.slow(reason="watches Keras, not this package")
 def test_what_is_excluded_stays_excluded_after_a_reload(tmp_path):
     selection = where.kernels() & ~where.paths("dense/kernel")
     model = compiled_network(
@@ -81,6 +82,7 @@ def test_a_schedule_is_a_rate():
     np.testing.assert_allclose(found, [1.0, 0.75, 0.375], rtol=1e-6)
 
 
+@pytest.mark.slow(reason="watches Keras, not this package")
 def test_a_bfloat16_variable_of_keras_does_not_decay():
     nothing = [[np.zeros((2, 2), "bfloat16")]] * 100
     theirs = variables([np.ones((2, 2))], "bfloat16")

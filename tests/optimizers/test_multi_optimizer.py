@@ -90,6 +90,7 @@ def test_kfac_for_some_layers_beside_adam_for_the_rest():
     assert list(inner.factors()) == [both.layers[0].kernel.path]
 
 
+@pytest.mark.slow(reason="trains, saves, loads and trains")
 def test_kfac_beside_adam_is_saved_and_goes_on(tmp_path):
     model = fitted(kfac_beside_adam, epochs=2)
     model.save(tmp_path / "model.keras")

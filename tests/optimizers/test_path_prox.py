@@ -94,6 +94,7 @@ def test_it_equals_the_wrapper_it_is_made_of():
     assert_equal(by_hand, trained(learning_rate=0.1, weight_decay=0.05))
 
 
+@pytest.mark.slow(reason="compiles two trainings")
 @pytest.mark.compiled
 def test_rate_zero_is_plain_sgd_bit_for_bit_in_xla_too():
     plain, model = network(), network()

@@ -12,6 +12,7 @@ from keras_wd import graph
 from keras_wd import optimizers
 from keras_wd import schedules
 from keras_wd import where
+from tests import catalogue
 from tests.training import assert_close
 from tests.training import compiled_network
 from tests.training import data
@@ -288,7 +289,14 @@ def test_hyperparameters_of_the_inner_optimizer_are_read_and_set():
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "change",
-    [set_to(clipnorm=0.1), set_to(momentum=0.5), set_to(ema_momentum=0.5)],
+    catalogue.quick(
+        {
+            "clipnorm": set_to(clipnorm=0.1),
+            "momentum": set_to(momentum=0.5),
+            "ema_momentum": set_to(ema_momentum=0.5),
+        },
+        "momentum",
+    ),
 )
 def test_a_compiled_step_that_cannot_change_is_reported(change):
     optimizer = optimizers.SGDW(0.1, momentum=0.9, use_ema=True)
@@ -335,6 +343,7 @@ def test_a_callback_sets_the_rate():
 # Exclusion.
 
 
+@pytest.mark.slow(reason="trains, copies and trains")
 def test_excluded_variables_stay_excluded_in_a_copy(tmp_path):
     for arguments in (
         {"var_names": ["dense_1/kernel"]},

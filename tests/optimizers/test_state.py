@@ -144,6 +144,7 @@ def test_a_damaged_list_of_variables_is_refused(damage):
         optimizer.saved_state.load_own_variables(store)
 
 
+@pytest.mark.slow(reason="loads many damaged files")
 def test_a_damaged_file_is_refused_or_equal(tmp_path):
     """Cut anywhere, or with any one bit changed."""
     model = compiled_network(optimizers.SGDW(0.1, 0.1, momentum=0.9))

@@ -60,7 +60,6 @@ class MadeToRegress(_Made):
 @pytest.mark.parametrize(
     "name, sizes, carved",
     [
-        ("made_colour", (36, 4, 8), ("validation",)),
         ("made_train_only", (32, 4, 4), ("test", "validation")),
         ("made_with_validation", (36, 4, 8), ("validation",)),
     ],

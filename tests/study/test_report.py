@@ -5,6 +5,7 @@ import pytest
 from keras_wd.study import config
 from keras_wd.study import picture
 from keras_wd.study import report
+from tests import catalogue
 
 
 def _rows(epochs, **changes):
@@ -27,15 +28,25 @@ def _rows(epochs, **changes):
 
 
 @pytest.mark.parametrize(
-    "rows, accuracy",
-    [
-        (_rows(20), 0.9),
-        (_rows(1), 0.9),
-        (_rows(2, loss=float("nan"), val_loss=float("nan")), None),
-        ([{k: v for k, v in _rows(1)[0].items() if k != "weight_decay"}], 0.5),
-    ],
+    "case",
+    catalogue.quick(
+        {
+            "run": (_rows(20), 0.9),
+            "one epoch": (_rows(1), 0.9),
+            "diverged": (
+                _rows(2, loss=float("nan"), val_loss=float("nan")),
+                None,
+            ),
+            "no rate": (
+                [{k: v for k, v in _rows(1)[0].items() if k != "weight_decay"}],
+                0.5,
+            ),
+        },
+        "run",
+    ),
 )
-def test_the_picture_is_a_png(rows, accuracy, tmp_path):
+def test_the_picture_is_a_png(case, tmp_path):
+    rows, accuracy = case
     path = tmp_path / "picture"
     picture.draw(rows, str(path), "a run", accuracy)
     assert path.read_bytes().startswith(b"\x89PNG")
