@@ -9,6 +9,8 @@ from keras import ops
 from keras_wd import graph
 from tests.graph.architectures import randomize
 
+pytestmark = pytest.mark.one_backend
+
 
 def functional(build, shape=(6, 6, 3)):
     inputs = keras.Input(shape)

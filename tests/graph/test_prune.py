@@ -11,6 +11,8 @@ from tests.graph.architectures import assert_same_outputs
 from tests.graph.architectures import examples
 from tests.graph.architectures import randomize
 
+pytestmark = pytest.mark.one_backend
+
 IMPORTANCE = [
     "path",
     "magnitude",

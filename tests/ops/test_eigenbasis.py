@@ -9,13 +9,11 @@ from keras import ops
 
 from keras_wd.ops import eigenbasis
 
-SIZES = {
-    "n": st.integers(1, 4),
-    "m": st.integers(1, 4),
-    "examples": st.integers(1, 6),
-    "places": st.integers(1, 3),
-    "seed": st.integers(0, 99),
-}
+# (n, m, examples, places). Few of them: JAX compiles for each.
+SIZES = st.sampled_from(
+    [(1, 1, 1, 1), (4, 2, 1, 2), (2, 3, 6, 1), (3, 4, 5, 3), (4, 4, 2, 1)]
+)
+SEEDS = st.integers(0, 99)
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +72,11 @@ def matrix(u, v, moments):
     return basis * moments.ravel() @ basis.T
 
 
-@given(**SIZES)
+@given(sizes=SIZES, seed=SEEDS)
 def test_moments_are_the_diagonal_and_no_further_from_the_exact_block(
-    n, m, examples, places, seed
+    sizes, seed
 ):
-    rows, grads = drawn(n, m, examples, places, seed)
+    rows, grads = drawn(*sizes, seed)
     exact, inputs, outputs = dense(rows, grads)
     u, v, moments, products = fitted(rows, grads, inputs, outputs)
     basis = np.kron(u, v)
@@ -92,16 +90,10 @@ def test_moments_are_the_diagonal_and_no_further_from_the_exact_block(
     assert ours <= others + 1e-9 * np.linalg.norm(exact)
 
 
-@given(**SIZES)
-def test_moments_carried_over_are_the_diagonal_of_what_was_known(
-    n, m, examples, places, seed
-):
-    old = list(
-        fitted(*(d := drawn(n, m, examples, places, seed)), *dense(*d)[1:])
-    )
-    new = list(
-        fitted(*(d := drawn(n, m, examples, places, seed + 1)), *dense(*d)[1:])
-    )
+@given(sizes=SIZES, seed=SEEDS)
+def test_moments_carried_over_are_the_diagonal_of_what_was_known(sizes, seed):
+    old = list(fitted(*(d := drawn(*sizes, seed)), *dense(*d)[1:]))
+    new = list(fitted(*(d := drawn(*sizes, seed + 1)), *dense(*d)[1:]))
     found = eigenbasis.transferred(
         tensor(old[2]),
         *(
