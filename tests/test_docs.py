@@ -7,6 +7,8 @@ import re
 import keras
 import pytest
 
+from benchmarks import __main__ as benchmarks
+
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
@@ -68,6 +70,24 @@ def test_every_command_of_the_readme_names_a_file_that_is_there():
     assert named
     for name in named:
         assert os.path.exists(ROOT / name), name
+
+
+def test_the_map_of_the_code_names_files_that_are_there():
+    text = (ROOT / "docs/design.md").read_text("utf-8")
+    named = re.findall(r"`((?:\w+/)*(?:\w+\.py|\w+/))`", text)
+    assert len(named) > 40
+    for name in named:
+        assert (ROOT / "keras_wd" / name).exists() or (ROOT / name).exists()
+
+
+def test_every_benchmark_is_listed_and_no_other(capsys):
+    assert benchmarks.main(["list"]) == 0
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    named = set(re.findall(r"python benchmarks/(\w+)\.py", text))
+    assert named and named <= listed
+    assert benchmarks.main(["spede"]) == 2
+    assert "Did you mean 'speed'?" in capsys.readouterr().err
 
 
 def test_the_readme_states_the_range_of_the_speed_table():
