@@ -85,6 +85,7 @@ DECAYS = {
     ),
     "L2 coupled": lambda: decays.L2(0.3, coupling="coupled"),
     "L2 cautious": lambda: decays.L2(0.3, cautious=True),
+    "L2 of touched rows": lambda: decays.L2(0.3, touched_rows=True),
     "L2 scheduled": lambda: decays.L2(schedules.WarmupHold(0.5, 3)),
     "L1": lambda: decays.L1(0.2, where=where.paths("kernel"), name="lasso"),
     "L1 coupled": lambda: decays.L1(0.2, coupling="coupled"),

@@ -81,6 +81,12 @@ def cautious(shrunk, w, stepped, before):
     return np.where(grows, w, shrunk)
 
 
+def on_rows(changed, others, touched):
+    """`changed` in the rows of axis 0 that are touched, `others` elsewhere."""
+    touched = np.reshape(touched, [-1] + [1] * (np.ndim(changed) - 1))
+    return np.where(touched, changed, others)
+
+
 def shrink_lp_late(w, before, s, p):
     """pAdam's late variant: the size after the inner step decides."""
     return shrink_lp(w, w, s, p)

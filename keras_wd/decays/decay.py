@@ -50,8 +50,8 @@ class Decay(HasOptions, abc.ABC):
             `kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         name: the name of the rate in logs; made from the class if None.
-        **options: `cautious`, `metric`, `anchor`, where the rule has them;
-            see `HasOptions`.
+        **options: `cautious`, `metric`, `anchor`, `touched_rows`, where the
+            rule has them; see `HasOptions`.
 
     Raises:
         ValueError: if an argument is out of range.

@@ -42,6 +42,9 @@ class L2(SeparableDecay):
             All of the above then holds for the differences from it. The
             wrapper keeps a copy of the selected weights and saves it. The
             configuration names a model's weights `"start"`.
+        touched_rows: decay only the rows (axis 0) whose gradient is not zero
+            in this update, the tokens of an embedding table that the batch
+            has; all others stay as the step leaves them.
         layerwise: the strength of every tensor has a factor of its own, 1 at
             the start, which the wrapper keeps and saves and
             `callbacks.LayerwiseDecay` moves.
@@ -72,6 +75,7 @@ class L2(SeparableDecay):
         cautious: bool = False,
         anchor: str | keras.Model | None = None,
         layerwise: bool = False,
+        touched_rows: bool = False,
     ):
         super().__init__(
             weight_decay,
@@ -80,6 +84,7 @@ class L2(SeparableDecay):
             name,
             cautious=cautious,
             anchor=anchor,
+            touched_rows=touched_rows,
         )
         self.layerwise = self.prepares = check_flag("layerwise", layerwise)
         if layerwise and self.coupling == "coupled":
@@ -153,6 +158,9 @@ class L1(SeparableDecay):
             All of the above then holds for the differences from it. The
             wrapper keeps a copy of the selected weights and saves it. The
             configuration names a model's weights `"start"`.
+        touched_rows: decay only the rows (axis 0) whose gradient is not zero
+            in this update, the tokens of an embedding table that the batch
+            has; all others stay as the step leaves them.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -182,6 +190,7 @@ class L1(SeparableDecay):
         cautious: bool = False,
         metric: str | None = None,
         anchor: str | keras.Model | None = None,
+        touched_rows: bool = False,
     ):
         super().__init__(
             weight_decay,
@@ -191,6 +200,7 @@ class L1(SeparableDecay):
             cautious=cautious,
             metric=metric,
             anchor=anchor,
+            touched_rows=touched_rows,
         )
 
     def shrink_one(self, weight, previous, strength):

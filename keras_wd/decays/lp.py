@@ -81,6 +81,9 @@ class Lp(_PowerDecay):
         late: `|w+|` in place of `|w-|`, the authors' `PAdam_late`: a weight
             that the step takes to zero stays there at once, and its size
             before the step is not read.
+        touched_rows: decay only the rows (axis 0) whose gradient is not zero
+            in this update, the tokens of an embedding table that the batch
+            has; all others stay as the step leaves them.
 
     Raises:
         ValueError: if an argument is out of range; when the optimizer is
@@ -108,9 +111,16 @@ class Lp(_PowerDecay):
         name: str | None = None,
         cautious: bool = False,
         late: bool = False,
+        touched_rows: bool = False,
     ):
         super().__init__(
-            weight_decay, p, where, coupling, name, cautious=cautious
+            weight_decay,
+            p,
+            where,
+            coupling,
+            name,
+            cautious=cautious,
+            touched_rows=touched_rows,
         )
         self.late = check_flag("late", late)
         if late and self.coupling == "coupled":
@@ -170,6 +180,9 @@ class ProximalLp(_PowerDecay):
             bias corrected). With that, the weights come to rest where the
             penalized loss is least, also after an adaptive optimizer; without
             it, elsewhere. For Adam, Nadam, RMSprop and Adagrad.
+        touched_rows: decay only the rows (axis 0) whose gradient is not zero
+            in this update, the tokens of an embedding table that the batch
+            has; all others stay as the step leaves them.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -197,6 +210,7 @@ class ProximalLp(_PowerDecay):
         coupling: str = "decoupled",
         name: str | None = None,
         metric: str | None = None,
+        touched_rows: bool = False,
     ):
         if isinstance(coupling, str) and coupling == "coupled":
             raise ValueError(
@@ -205,7 +219,15 @@ class ProximalLp(_PowerDecay):
                 "decays.Lp(..., coupling='coupled'), which adds the gradient "
                 "of the same penalty."
             )
-        super().__init__(weight_decay, p, where, coupling, name, metric=metric)
+        super().__init__(
+            weight_decay,
+            p,
+            where,
+            coupling,
+            name,
+            metric=metric,
+            touched_rows=touched_rows,
+        )
 
     @staticmethod
     def _check_p(p):

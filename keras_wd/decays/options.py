@@ -1,4 +1,4 @@
-"""Options that several decays share: cautious, metric and anchor."""
+"""Options that several decays share."""
 
 import os
 import re
@@ -85,6 +85,16 @@ def check_anchor(
     )
 
 
+def check_touched_rows(touched_rows: bool, coupling: str) -> bool:
+    """Return whether a decay acts on the rows with a gradient alone.
+
+    A row is what one index of axis 0 picks, a token of an embedding table. It
+    is touched where its gradient of the whole update is not zero: of all
+    accumulated steps and of all replicas. For every coupling.
+    """
+    return check_flag("touched_rows", touched_rows)
+
+
 def anchor_config(anchor: str | keras.Model | None) -> str | None:
     """An anchor as plain Python: a model's weights are in the saved state."""
     return "start" if isinstance(anchor, keras.Model) else anchor
@@ -113,6 +123,7 @@ _CHECKS = {
     "cautious": check_cautious,
     "metric": check_metric,
     "anchor": check_anchor,
+    "touched_rows": check_touched_rows,
 }
 
 
@@ -128,11 +139,14 @@ class HasOptions:
             `check_metric`.
         anchor: what the weights are pulled toward in place of zero; see
             `check_anchor`.
+        touched_rows: whether rows without a gradient stay as they are; see
+            `check_touched_rows`.
     """
 
     cautious = False
     metric = None
     anchor = None
+    touched_rows = False
 
     def _set_options(self, coupling, options):
         self._options = tuple(options)

@@ -113,6 +113,20 @@ def _check_real(variables: Sequence[keras.Variable], rule: Decay) -> None:
             )
 
 
+def _check_rows(variables: Sequence[keras.Variable], rule: Decay) -> None:
+    """Raise if a decay of touched rows selects what has none."""
+    if not rule.touched_rows:
+        return
+    for variable in variables:
+        if not len(variable.shape):
+            raise ValueError(
+                "`where` must select variables with rows for "
+                f"touched_rows=True. Received: {path_of(variable)}, a scalar, "
+                f"for {rule!r}. Leave it out, for example with "
+                "where=where.embeddings()."
+            )
+
+
 def checked_positions(
     decays: Mapping[str, Decay],
     variables: Sequence[keras.Variable],
@@ -124,6 +138,7 @@ def checked_positions(
         chosen = rule.select([variables[index] for index in eligible])
         positions = [eligible[index] for index in chosen]
         _check_real([variables[index] for index in positions], rule)
+        _check_rows([variables[index] for index in positions], rule)
         rule.check([variables[index] for index in positions])
         selected[key] = positions
     for key, rule in decays.items():

@@ -11,6 +11,7 @@ from keras_wd import backend
 from keras_wd.decays.decay import Decay
 from keras_wd.ops import cautious
 from keras_wd.optimizers.assignment import rounded_off
+from keras_wd.optimizers.touched import TouchedRows
 
 
 class DecayStep:
@@ -27,6 +28,7 @@ class DecayStep:
         learning_rate: a function of a dtype: the inner optimizer's at this
             step, scalar.
         variables: the variables with a gradient, by position.
+        touched: the rows that the gradients of this step reach.
         divided_by: a function of a position: what the inner step divided the
             gradient of each of its weights by, for decays in its metric.
         anchors: by name of the rule and position, what it pulls toward, or
@@ -51,6 +53,7 @@ class DecayStep:
         rates: Callable,
         learning_rate: Callable,
         variables: Mapping[int, keras.Variable],
+        touched: TouchedRows,
         divided_by: Callable,
         anchors: Mapping[str, Sequence[keras.Variable | None]],
         unrounded: Sequence[keras.Variable | None],
@@ -59,6 +62,7 @@ class DecayStep:
         loss_scale: float | None,
     ):
         self._variables = variables
+        self._touched = touched
         self._divided_by = divided_by
         self._anchors = anchors
         # Before the inner step, while the variables are what was rounded.
@@ -90,6 +94,13 @@ class DecayStep:
             for _, rule, positions, _ in self._shrinking
             if rule.needs_previous or rule.cautious
             for position in positions
+        }
+        # Before the inner step, which forgets what it has added up.
+        self._rows = {
+            position: touched.of(position)
+            for key, rule in decays.items()
+            if rule.touched_rows
+            for position in selected[key]
         }
         self._strengths, self.slot_values = {}, []
         for key, rule, positions, strength in self._shrinking:
@@ -135,6 +146,10 @@ class DecayStep:
                 # A sparse gradient becomes dense: every row decays.
                 dense = ops.convert_to_tensor(gradients[position], sparse=False)
                 term = ops.cast(scale * rate, term.dtype) * term
+                if rule.touched_rows:
+                    term = self._on_rows(position, term, ops.zeros_like(term))
+                if position in self._rows:
+                    term = self._touched.at_update(term)
                 gradients[position] = dense + ops.cast(term, dense.dtype)
         return gradients
 
@@ -157,6 +172,10 @@ class DecayStep:
                         self._from_anchor(
                             key, position, self._previous[position]
                         ),
+                    )
+                if rule.touched_rows:
+                    weights = self._on_rows(
+                        position, weights, current[position]
                     )
                 current[position] = weights
         return current
@@ -200,6 +219,9 @@ class DecayStep:
                 positions, shrunk, weights, strict=True
             )
         ]
+
+    def _on_rows(self, position, weights, others):
+        return ops.where(self._rows[position], weights, others)
 
     def _from_anchor(self, key, position, weights):
         if self._anchors[key][position] is None:

@@ -16,6 +16,7 @@ from keras_wd.where import Selection
 
 _OWN_ARGUMENTS = (
     *("weight_decay", "p", "where", "coupling", "cautious", "late"),
+    "touched_rows",
 )
 _EMA_ARGUMENTS = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
 
@@ -73,6 +74,7 @@ class SGDW(_Named):
         where: which variables decay; `where.kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         cautious: decay a weight only where the step moved it toward zero.
+        touched_rows: decay only the rows that the step has a gradient for.
         name: name of the optimizer.
         **kwargs: `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, and
             any argument of `keras.optimizers.SGD`.
@@ -96,11 +98,18 @@ class SGDW(_Named):
         coupling: str = "decoupled",
         name: str | None = None,
         cautious: bool = False,
+        touched_rows: bool = False,
         **kwargs,
     ):
         super().__init__(
             keras.optimizers.SGD,
-            L2(weight_decay, where=where, coupling=coupling, cautious=cautious),
+            L2(
+                weight_decay,
+                where=where,
+                coupling=coupling,
+                cautious=cautious,
+                touched_rows=touched_rows,
+            ),
             name,
             learning_rate=check_learning_rate(learning_rate),
             momentum=check_number("momentum", momentum, minimum=0, maximum=1),
@@ -127,6 +136,7 @@ class PAdam(_Named):
         where: which variables decay; `where.kernels()` if None.
         coupling: `"decoupled"`, `"independent"` or `"coupled"`.
         cautious: decay a weight only where the step moved it toward zero.
+        touched_rows: decay only the rows that the step has a gradient for.
         late: `X = |u|^(2-p)`, the authors' `PAdam_late`.
         name: name of the optimizer.
         **kwargs: `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, and
@@ -153,6 +163,7 @@ class PAdam(_Named):
         name: str | None = None,
         cautious: bool = False,
         late: bool = False,
+        touched_rows: bool = False,
         **kwargs,
     ):
         super().__init__(
@@ -164,6 +175,7 @@ class PAdam(_Named):
                 coupling=coupling,
                 cautious=cautious,
                 late=late,
+                touched_rows=touched_rows,
             ),
             name,
             learning_rate=check_learning_rate(learning_rate),

@@ -39,6 +39,7 @@ from keras_wd.optimizers.rates import as_written
 from keras_wd.optimizers.rates import learning_rate_of
 from keras_wd.optimizers.settings import building_its_own
 from keras_wd.optimizers.state import SavesState
+from keras_wd.optimizers.touched import TouchedRows
 
 
 @keras.saving.register_keras_serializable("keras_wd.optimizers")
@@ -219,9 +220,9 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         if any(map(backend.is_traced, grads)):
             vars(self)["_compiled"] = True
         # All of this is read before the inner step changes it.
-        step = self._decay_step(positions, variables, grads)
-        update_count = self.inner_optimizer.iterations + 1
         is_update = self._is_update()
+        step = self._decay_step(positions, variables, grads, is_update)
+        update_count = self.inner_optimizer.iterations + 1
         if self.use_ema:
             changed = assigned(self._trainable_variables, self._fingerprints)
 
@@ -267,13 +268,12 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self._check_variables_are_known(variables)
         return variables
 
-    def _decay_step(self, positions, variables, grads):
+    def _decay_step(self, positions, variables, grads, is_update):
+        gradients = dict(zip(positions, grads, strict=True))
         reached = {
             position: variable
-            for position, variable, gradient in zip(
-                positions, variables, grads, strict=True
-            )
-            if gradient is not None
+            for position, variable in zip(positions, variables, strict=True)
+            if gradients[position] is not None
         }
         inner = self.inner_optimizer
         return DecayStep(
@@ -287,6 +287,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
                 learning_rate_of, inner, self._given_learning_rate
             ),
             variables=reached,
+            touched=TouchedRows(inner, gradients, is_update),
             divided_by=functools.partial(divided_by, inner),
             anchors=dict(zip(self.decays, self._anchors, strict=True)),
             unrounded=self._unrounded,

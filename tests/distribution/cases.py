@@ -17,6 +17,8 @@ from tests.training import network
 
 STEPS = 20
 X, Y = data(STEPS)
+# Of the half of a batch that one of two devices has, one feature alone.
+ONE_EACH = X * (np.arange(8) == np.arange(len(X))[:, None] // 8 % 8)
 
 SGD = keras.optimizers.SGD
 
@@ -50,6 +52,9 @@ CASES = {
         use_ema=True,
         ema_momentum=0.5,
         ema_overwrite_frequency=3,
+    ),
+    "touched_rows": lambda model: optimizers.SGDW(
+        0.1, weight_decay=0.5, touched_rows=True
     ),
     "global_clip": lambda model: optimizers.SGDW(
         0.1, weight_decay=0.1, global_clipnorm=0.1
@@ -87,7 +92,7 @@ def steering(name):
 def fitted(name):
     """The model after twenty steps."""
     model = compiled(CASES[name])
-    fit(model, steering(name))
+    fit(model, steering(name), x=ONE_EACH if name == "touched_rows" else X)
     return model
 
 
