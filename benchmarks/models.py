@@ -259,6 +259,14 @@ def outputs(model, x, factors):
             variable.assign(value)
 
 
+def paths_of_layers(layer, prefix=""):
+    """The layers inside, with the names of those around them before."""
+    parts = layer.layers if isinstance(layer, keras.Model) else layer._layers
+    for part in parts:
+        yield part, f"{prefix}{part.name}"
+        yield from paths_of_layers(part, f"{prefix}{part.name}/")
+
+
 def look_at(name, build, largest):
     """One row of the table."""
     keras.utils.clear_session()
@@ -281,10 +289,11 @@ def look_at(name, build, largest):
     dead = kill(model)
     smaller, report = graph.compact(model, report=True, batch_size=None)
     row["dead"] = sum(dead.values())
-    rows = {part.layer.split("/")[-1]: part for part in report.layers}
+    rows = {part.layer: part for part in report.layers}
+    paths = dict(paths_of_layers(model))
     removed, reasons = 0, collections.Counter()
     for layer, count in dead.items():
-        part = rows.get(layer.name)
+        part = rows.get(paths[layer])
         gone = 0
         note = "inside a layer of a class that is not Keras's own"
         if part is not None and part.units_before is not None:

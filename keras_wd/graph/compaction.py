@@ -7,6 +7,7 @@ from keras_wd.errors import check_number
 from keras_wd.graph import kinds
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
+from keras_wd.graph.inside import look_inside
 from keras_wd.graph.read import read
 from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.removal import Removal
@@ -46,6 +47,12 @@ def compact(
     all branches agree. Every layer keeps at least one unit. A layer that
     needs all its channels (a softmax, a layer normalization, anything not
     known) keeps them, and the report says so.
+
+    Inside of layers of other classes, as those of KerasHub, units go where an
+    entry of the configuration says how many there are, such as
+    `intermediate_dim`: the layer is made again with a smaller one, keeps its
+    class and is compared with what it was. What it shares one entry among
+    keeps as many units as the member that needs most.
 
     Args:
         model: a built Sequential or Functional model, nested or not. It is
@@ -94,16 +101,19 @@ def compact(
     threshold = check_number("threshold", threshold, minimum=0)
     graph = read(model)
     removal = plan_removal(graph, threshold)
+    inside = look_inside(removal.reading, threshold)
     smaller = model
-    if not removal.is_empty:
-        smaller = rebuild(model, edits(removal))
-        whole = model
+    changed = {i.step.path: i.smaller for i in inside if i.smaller}
+    if changed or not removal.is_empty:
+        smaller = rebuild(model, {**edits(removal), **changed})
+        dead = {i.step.path: i.whole for i in inside if i.whole}
         if any(map(len, removal.dead.values())):
-            whole = rebuild(model, masked(removal))
-        verify(whole, smaller, graph, x)
+            dead |= masked(removal)
+        verify(rebuild(model, dead) if dead else model, smaller, graph, x)
     if not report:
         return smaller
-    return smaller, _report(model, smaller, graph, removal, x, batch_size)
+    rows = _layers(removal, inside)
+    return smaller, _report(model, smaller, graph, rows, x, batch_size)
 
 
 def report_of(
@@ -116,10 +126,11 @@ def report_of(
     """The report of a model that was made smaller after it was masked."""
     graph = read(masked)
     removal = plan_removal(graph, 0.0)
-    return _report(model, smaller, graph, removal, x, batch_size)
+    rows = _layers(removal, look_inside(removal.reading, 0.0))
+    return _report(model, smaller, graph, rows, x, batch_size)
 
 
-def _report(model, smaller, graph, removal, x, batch_size):
+def _report(model, smaller, graph, rows, x, batch_size):
     # A copy, so that neither file nor latency includes an optimizer, and
     # nothing of the given model is compiled.
     whole = rebuild(model, {})
@@ -131,7 +142,7 @@ def _report(model, smaller, graph, removal, x, batch_size):
     if smaller is not model:
         after_sizes = measure(smaller, read(smaller))
     return Report(
-        layers=_layers(removal),
+        layers=rows,
         before=before_sizes,
         after=after_sizes,
         batch_size=batch_size,
@@ -156,7 +167,7 @@ def _times(models, graph, x, batch_size):
     return milliseconds(models, x), len(keras.tree.flatten(x)[0])
 
 
-def _layers(removal: Removal) -> tuple[LayerReport, ...]:
+def _layers(removal: Removal, inside: list) -> tuple[LayerReport, ...]:
     reading, rows = removal.reading, []
     weighted = {
         w.step: w.made
@@ -170,6 +181,7 @@ def _layers(removal: Removal) -> tuple[LayerReport, ...]:
         if kinds.is_exactly(along.step.operation, layers.Embedding)
     }
     made_by = {**weighted, **heads, **embedded}
+    looked_into = {i.step.path: i for i in inside}
     for step in reading.graph.steps:
         kind = type(step.operation).__name__
         if step in made_by:
@@ -183,7 +195,31 @@ def _layers(removal: Removal) -> tuple[LayerReport, ...]:
                 units = units_of(step.operation)
             note = f"left whole: {reading.opaque[step]}"
             rows.append(LayerReport(step.path, kind, units, units, note))
+            inner = looked_into.pop(step.path, None)
+            if inner is not None:
+                rows += _layers_inside(inner)
     return tuple(rows)
+
+
+def _layers_inside(inner):
+    """Rows of the layers that another layer holds."""
+    if inner.removal is None:
+        note = f"left whole inside: {inner.reason}"
+        kind = type(inner.step.operation).__name__
+        return [LayerReport(inner.step.path, kind, None, None, note)]
+    rows = []
+    for row in _layers(inner.removal, []):
+        after, note = row.units_after, row.note
+        if inner.smaller is None:
+            after = row.units_before
+            note = f"left whole: {inner.reason}" if inner.reason else note
+        path = f"{inner.step.path}/{row.layer.replace('.', '/')}"
+        note = note.replace("of the model", f"of {inner.step.path}")
+        if row.units_before is not None:
+            rows.append(
+                LayerReport(path, row.kind, row.units_before, after, note)
+            )
+    return rows
 
 
 def _note(removal, step, made):

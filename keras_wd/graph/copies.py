@@ -5,6 +5,7 @@ regularizers, vocabularies and constants are the very objects of the layer, so
 none of them has to be registered, saved or saveable.
 """
 
+import inspect
 import types
 import warnings
 
@@ -176,16 +177,34 @@ def copied_variable(variable: keras.Variable) -> keras.Variable:
     return made
 
 
+def config_of(layer: layers.Layer) -> dict:
+    """The configuration of a layer, with its dtype policy itself.
+
+    What the constructor takes and the layer has as an attribute, if its own
+    `get_config` raises, as that of KerasHub's Llama does.
+    """
+    with warnings.catch_warnings():
+        # Keras warns of functions without a name. Nothing is saved here.
+        warnings.simplefilter("ignore")
+        try:
+            config = layer.get_config()
+        except Exception:
+            config = {
+                name: getattr(layer, name)
+                for name in inspect.signature(type(layer)).parameters
+                if hasattr(layer, name)
+            }
+            config |= {"name": layer.name, "trainable": layer.trainable}
+    return {**config, "dtype": layer.dtype_policy}
+
+
 def made_again(layer: layers.Layer, changes: dict) -> layers.Layer:
     """A layer of Keras with a changed configuration, not built yet.
 
     Functions, regularizers and the like are those of the layer, so that none
     of them has to be found by its name.
     """
-    with warnings.catch_warnings():
-        # Keras warns of functions without a name. Nothing is saved here.
-        warnings.simplefilter("ignore")
-        config = {**layer.get_config(), "dtype": layer.dtype_policy}
+    config = config_of(layer)
     for name in config:
         for attribute in (name, f"_{name}"):
             value = vars(layer).get(attribute)

@@ -5,6 +5,7 @@ something else.
 """
 
 import keras
+import numpy as np
 from keras import activations
 from keras import layers
 
@@ -112,6 +113,10 @@ ELEMENTWISE_OPERATIONS = {
     "Negative", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softplus",
     "Softsign", "Square", "Sqrt", "Tanh",
 }  # fmt: skip
+_ARITHMETIC = {
+    "Add", "Cast", "Divide", "Maximum", "Minimum", "Multiply", "Power",
+    "Subtract", "TrueDivide",
+}  # fmt: skip
 # Operations for which f(c x) = c f(x) for all c > 0.
 HOMOGENEOUS_OPERATIONS = {
     "Abs", "Absolute", "AveragePool", "BroadcastTo", "Cast", "ExpandDims",
@@ -173,7 +178,46 @@ def is_elementwise(activation: object) -> bool:
     if is_exactly(activation, ACTIVATION_LAYERS):
         inner = activation_of(activation)
         return inner is None or is_elementwise(inner)
-    return activation is None or _is_in(activation, _ELEMENTWISE)
+    if activation is None or _is_in(activation, _ELEMENTWISE):
+        return True
+    return callable(activation) and _is_made_of_elementwise(activation)
+
+
+def _is_made_of_elementwise(function):
+    """Whether a function only applies operations on every number by itself.
+
+    Followed on symbolic tensors of two sizes, since it may divide by one.
+    """
+    try:
+        first, second = (_operations_of(function, size) for size in (5, 7))
+    except Exception:  # whatever a function raises that is not of keras.ops
+        return False
+    return first == second and all(
+        name in ELEMENTWISE_OPERATIONS | _ARITHMETIC
+        and all(np.size(number) == 1 for number in numbers)
+        for name, numbers in first
+    )
+
+
+def _operations_of(function, size):
+    """Names of operations, and the numbers among their arguments."""
+    entrance = keras.Input((size,))
+    model = keras.Model(entrance, function(entrance))
+    found = []
+    for operation in model.operations:
+        (node,) = operation._inbound_nodes
+        if not node.is_input:
+            leaves = keras.tree.flatten(
+                [node.arguments.args, dict(node.arguments.kwargs)]
+            )
+            numbers = [
+                np.asarray(keras.ops.convert_to_numpy(leaf)).tolist()
+                for leaf in leaves
+                if leaf is not None
+                and not isinstance(leaf, keras.KerasTensor | str)
+            ]
+            found.append((operation_name(operation), numbers))
+    return found
 
 
 def not_homogeneous(activation: object) -> str | None:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import operator
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -24,10 +25,13 @@ class Edit:
             operation that is no layer.
         arrays: new values of its weights, by attribute, "a.b" for one
             of a layer inside.
+        values: new values of all its variables, in order; None for what
+            `arrays` says.
     """
 
     config: dict
     arrays: dict[str, np.ndarray]
+    values: Sequence[np.ndarray] | None = None
 
 
 def rebuild(model: keras.Model, edited: Mapping[str, Edit]) -> keras.Model:
@@ -107,7 +111,12 @@ class _Builder:
         if edit is None or functional_of(old) is not None:
             return
         new = self._made[id(old)]
-        if edit.arrays:
+        if edit.values is not None:
+            pairs = zip(old.variables, new.variables, edit.values, strict=True)
+            for source, target, values in pairs:
+                target.assign(values)
+                target.trainable = source.trainable
+        elif edit.arrays:
             for name, values in edit.arrays.items():
                 operator.attrgetter(name)(new).assign(values)
         elif isinstance(old, layers.Layer):

@@ -116,13 +116,15 @@ def outputs(model: keras.Model, x: object) -> list[np.ndarray]:
     ]
     try:
         made = keras.tree.flatten(model(x, training=False))
-        return [
-            np.asarray(ops.convert_to_numpy(output)).astype("float64")
-            for output in made
-        ]
+        return [as_array(output) for output in made]
     finally:
         for variable, value in before:
             variable.assign(value)
+
+
+def as_array(output: object) -> np.ndarray:
+    """An output in float64."""
+    return np.asarray(ops.convert_to_numpy(output)).astype("float64")
 
 
 def difference(expected: np.ndarray, found: np.ndarray) -> float:
@@ -178,20 +180,21 @@ def verify(
             "inputs on which it has."
         )
     found = outputs(after, batch)
-    tolerance = _tolerance(before)
+    allowed = tolerance(before)
     names = functional_of(before).output_names
     for name, wanted, made in zip(names, expected, found, strict=True):
         apart = difference(wanted, made)
-        if not apart <= tolerance:
+        if not apart <= allowed:
             raise ValueError(
                 "`model` must be one whose structure is read rightly. "
                 f"Received: a smaller model whose output {name!r} differs by "
-                f"{apart:.1e} of its largest entry, where {tolerance:.0e} is "
+                f"{apart:.1e} of its largest entry, where {allowed:.0e} is "
                 f"rounding. It is not returned. {_culprit(before, after)}"
             )
 
 
-def _tolerance(model):
+def tolerance(model: keras.Layer) -> float:
+    """How far outputs may be apart by rounding, see `difference`."""
     parts = [model, *model._flatten_layers()]
     kinds = {getattr(part, "compute_dtype", None) for part in parts}
     if {"bfloat16", "int8"} & kinds or any(

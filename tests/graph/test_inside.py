@@ -1,0 +1,206 @@
+"""Layers of other authors become smaller inside."""
+
+import keras
+import numpy as np
+import pytest
+from keras import activations
+from keras import layers
+from keras import ops
+
+from keras_wd import graph
+from keras_wd.graph import kinds
+
+
+@keras.saving.register_keras_serializable("test_inside")
+class Gated(layers.Layer):
+    """x + down(gelu(up(x)) * gate(x)), as in the decoders of KerasHub."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.up = layers.Dense(width, approximate_gelu, name="up")
+        self.gate = layers.Dense(width, name="gate")
+
+    def build(self, shape):
+        self.down = layers.Dense(shape[-1], name="down")
+        self.up.build(shape)
+        self.gate.build(shape)
+        self.down.build((*shape[:-1], self.width))
+
+    def call(self, x):
+        return x + self.down(self.up(x) * self.gate(x))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+@keras.saving.register_keras_serializable("test_inside")
+class Tower(layers.Layer):
+    """Several of them, of one width, with heads of attention before."""
+
+    def __init__(self, width, depth, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.depth = width, depth
+        self.mix = layers.MultiHeadAttention(2, 2, name="mix")
+        self.blocks = [Gated(width, name="gated") for _ in range(depth)]
+
+    def build(self, shape):
+        self.mix.build(shape, shape)
+        for block in self.blocks:
+            block.build(shape)
+
+    def call(self, x, training=None):
+        x = x + self.mix(x, x, training=training)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def get_config(self):
+        sizes = {"width": self.width, "depth": self.depth}
+        return {**super().get_config(), **sizes}
+
+
+class Plain(layers.Layer):
+    """x + down(relu(up(x)))."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.up = layers.Dense(width, "relu", name="up")
+
+    def build(self, shape):
+        self.down = layers.Dense(shape[-1], name="down")
+        self.up.build(shape)
+        self.down.build((*shape[:-1], self.width))
+
+    def call(self, x):
+        return x + self.down(self.up(x))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+class Fixed(Gated):
+    """Says nothing of its width."""
+
+    def __init__(self, **kwargs):
+        super().__init__(8, **kwargs)
+
+    def get_config(self):
+        return layers.Layer.get_config(self)
+
+
+class Broken(Gated):
+    """As some of KerasHub: `get_config` raises."""
+
+    def get_config(self):
+        raise AttributeError("no such attribute")
+
+
+def approximate_gelu(x):
+    return activations.gelu(x, approximate=True)
+
+
+def kill(block, *units, bias=0.3):
+    """Units that are constants: their input weights are zero."""
+    for layer in (block.up, block.gate):
+        kernel, old = layer.get_weights()
+        kernel[:, list(units)] = 0
+        old[list(units)] = bias
+        layer.set_weights([kernel, old])
+
+
+def network(*blocks, steps=6):
+    inputs = keras.Input((steps, 4))
+    x = inputs
+    for block in blocks:
+        x = block(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+
+def outputs(model):
+    x = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
+    return ops.convert_to_numpy(model(x))
+
+
+def test_dead_units_inside_are_removed_and_the_class_stays(tmp_path):
+    model = network(Gated(8, name="one"), Gated(8, name="two"))
+    one, two = model.get_layer("one"), model.get_layer("two")
+    kill(one, 0, 3, 7)
+    kill(two, 5)
+    smaller, report = graph.compact(model, report=True, batch_size=None)
+    assert [smaller.get_layer(n).width for n in ("one", "two")] == [5, 7]
+    assert type(smaller.get_layer("one")) is Gated
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+    rows = {row.layer: row for row in report.layers}
+    assert (rows["one/up"].units_before, rows["one/up"].units_after) == (8, 5)
+    assert "it is an input of one" in rows["one/down"].note
+    # As many numbers as the units had, and a file that can be read.
+    assert model.count_params() - smaller.count_params() == 4 * (2 * 5 + 4)
+    smaller.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(outputs(again), outputs(smaller), rtol=1e-6)
+    assert model.get_layer("one").width == 8
+
+
+def test_layers_of_one_configuration_keep_as_many_units():
+    model = network(Tower(8, 2, name="tower"))
+    blocks = model.get_layer("tower").blocks
+    kill(blocks[0], 0, 1, 2)
+    kill(blocks[1], 4)
+    smaller = graph.compact(model)
+    tower = smaller.get_layer("tower")
+    assert (tower.width, tower.depth) == (7, 2)
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_threshold_reaches_inside():
+    model = network(Plain(8, name="one"))
+    kernel, bias = model.get_layer("one").down.get_weights()
+    kernel[:2] = 1e-9
+    model.get_layer("one").down.set_weights([kernel, bias])
+    smaller = graph.compact(model, threshold=1e-7)
+    assert smaller.get_layer("one").width == 6
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_layer_without_an_entry_for_its_width_stays_and_says_why():
+    model = network(Fixed(name="fixed"))
+    kill(model.get_layer("fixed"), 0, 1)
+    same, report = graph.compact(model, report=True, batch_size=None)
+    assert same is model
+    (row,) = [row for row in report.layers if row.layer == "fixed/up"]
+    assert row.units_after == 8
+    assert "fixed has no entry in its configuration that changes" in row.note
+
+
+def test_a_configuration_that_raises_is_read_from_the_attributes():
+    model = network(Broken(8, name="broken"))
+    kill(model.get_layer("broken"), 0, 1)
+    smaller = graph.compact(model)
+    assert smaller.get_layer("broken").width == 6
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "function, answer",
+    [
+        (approximate_gelu, True),
+        (lambda x: x * ops.sigmoid(2.0 * x), True),
+        (lambda x: x / x.shape[-1], False),
+        (lambda x: x - ops.mean(x), False),
+        (lambda x: ops.softmax(x), False),
+        (lambda x: x + np.arange(x.shape[-1]), False),
+        (np.tanh, False),
+    ],
+)
+def test_functions_of_operations_are_followed(function, answer):
+    assert kinds.is_elementwise(function) == answer
