@@ -219,9 +219,13 @@ def check_claims(model, explanation, x):
         for row in explanation.weights
         if row.effect == "function" and array(variables[row.weight]).any()
     ]
-    for layer in model._flatten_layers(include_self=False):
-        if type(layer) in NORMALIZATIONS:
-            layer.epsilon = 1e-12  # else it counts beside small numbers
+    epsilons = {
+        layer: layer.epsilon
+        for layer in model._flatten_layers(include_self=False)
+        if type(layer) in NORMALIZATIONS
+    }
+    for layer in epsilons:
+        layer.epsilon = 1e-12  # else it counts beside small numbers
     rng = np.random.default_rng(1)
     for variable in model.trainable_variables:
         if not array(variable).any():  # as biases are before training
@@ -239,6 +243,8 @@ def check_claims(model, explanation, x):
     for variable in function[:: max(1, len(function) // 6)]:
         if not verify.difference(plain, outputs(model, x, {id(variable): 4})):
             raise AssertionError(f"said to be the function: {variable.path}")
+    for layer, epsilon in epsilons.items():
+        layer.epsilon = epsilon
     return len(claimed)
 
 

@@ -102,18 +102,31 @@ def compact(
     graph = read(model)
     removal = plan_removal(graph, threshold)
     inside = look_inside(removal.reading, threshold)
-    smaller = model
-    changed = {i.step.path: i.smaller for i in inside if i.smaller}
-    if changed or not removal.is_empty:
-        smaller = rebuild(model, {**edits(removal), **changed})
-        dead = {i.step.path: i.whole for i in inside if i.whole}
-        if any(map(len, removal.dead.values())):
-            dead |= masked(removal)
-        verify(rebuild(model, dead) if dead else model, smaller, graph, x)
+    try:
+        smaller = _smaller(model, graph, removal, inside, x)
+    except ValueError:
+        if not any(i.smaller for i in inside):
+            raise
+        # A layer inside may be more than its configuration says.
+        inside = [i.left_whole() for i in inside]
+        smaller = _smaller(model, graph, removal, inside, x)
     if not report:
         return smaller
     rows = _layers(removal, inside)
     return smaller, _report(model, smaller, graph, rows, x, batch_size)
+
+
+def _smaller(model, graph, removal, inside, x):
+    """The smaller model, verified; the model itself if nothing goes."""
+    changed = {i.step.path: i.smaller for i in inside if i.smaller}
+    if removal.is_empty and not changed:
+        return model
+    smaller = rebuild(model, {**edits(removal), **changed})
+    dead = {i.step.path: i.whole for i in inside if i.whole}
+    if any(map(len, removal.dead.values())):
+        dead |= masked(removal)
+    verify(rebuild(model, dead) if dead else model, smaller, graph, x)
+    return smaller
 
 
 def report_of(

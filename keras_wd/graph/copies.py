@@ -180,8 +180,8 @@ def copied_variable(variable: keras.Variable) -> keras.Variable:
 def config_of(layer: layers.Layer) -> dict:
     """The configuration of a layer, with its dtype policy itself.
 
-    What the constructor takes and the layer has as an attribute, if its own
-    `get_config` raises, as that of KerasHub's Llama does.
+    What `_config_of_attributes` says if its own `get_config` raises, as that
+    of KerasHub's Llama does.
     """
     with warnings.catch_warnings():
         # Keras warns of functions without a name. Nothing is saved here.
@@ -189,13 +189,19 @@ def config_of(layer: layers.Layer) -> dict:
         try:
             config = layer.get_config()
         except Exception:
-            config = {
-                name: getattr(layer, name)
-                for name in inspect.signature(type(layer)).parameters
-                if hasattr(layer, name)
-            }
-            config |= {"name": layer.name, "trainable": layer.trainable}
+            config = _config_of_attributes(layer)
     return {**config, "dtype": layer.dtype_policy}
+
+
+def _config_of_attributes(layer):
+    """What the constructor takes and the layer has as an attribute."""
+    config = {
+        name: getattr(layer, name)
+        for name in inspect.signature(type(layer)).parameters
+        if hasattr(layer, name)
+    }
+    own = {"name": layer.name, "trainable": layer.trainable}
+    return {**config, **own, "dtype": layer.dtype_policy}
 
 
 def made_again(layer: layers.Layer, changes: dict) -> layers.Layer:
@@ -212,4 +218,9 @@ def made_again(layer: layers.Layer, changes: dict) -> layers.Layer:
                 config[name] = value
                 break
     config.update(changes)
-    return type(layer).from_config(config)
+    try:
+        return type(layer).from_config(config)
+    except TypeError:
+        # Its configuration names what its constructor does not take, as that
+        # of KerasHub's GPT-NeoX does.
+        return type(layer)(**{**_config_of_attributes(layer), **changes})

@@ -116,6 +116,8 @@ class _Builder:
             for source, target, values in pairs:
                 target.assign(values)
                 target.trainable = source.trainable
+                target.regularizer = source.regularizer
+                target.constraint = source.constraint
         elif edit.arrays:
             for name, values in edit.arrays.items():
                 operator.attrgetter(name)(new).assign(values)

@@ -8,6 +8,7 @@ from keras import layers
 from keras import ops
 
 from keras_wd import graph
+from keras_wd.graph import inside
 from keras_wd.graph import kinds
 
 
@@ -204,3 +205,75 @@ def test_a_configuration_that_raises_is_read_from_the_attributes():
 )
 def test_functions_of_operations_are_followed(function, answer):
     assert kinds.is_elementwise(function) == answer
+
+
+class Normed(Plain):
+    """x + down(relu(up(normalized x))), the epsilon of no configuration."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(width, **kwargs)
+        self.norm = layers.LayerNormalization(name="norm")
+
+    def build(self, shape):
+        self.norm.build(shape)
+        super().build(shape)
+
+    def call(self, x):
+        return x + self.down(self.up(self.norm(x)))
+
+
+class Extra(Plain):
+    """As KerasHub's GPT-NeoX: an entry that the constructor does not take."""
+
+    def get_config(self):
+        return {**super().get_config(), "shape": (None, 4)}
+
+
+def dead_units(block, count=2):
+    kernel, bias = block.up.get_weights()
+    kernel[:, :count] = 0
+    block.up.set_weights([kernel, bias])
+
+
+def test_what_no_configuration_says_keeps_a_layer_whole():
+    model = network(Normed(8, name="one"))
+    dead_units(model.get_layer("one"))
+    assert graph.compact(model).get_layer("one").width == 6
+    model.get_layer("one").norm.epsilon = 1e-9
+    same, report = graph.compact(model, report=True, batch_size=None)
+    assert same is model
+    assert "computes something else" in str(report)
+
+
+def test_the_constructor_counts_where_the_configuration_is_wrong():
+    model = network(Extra(8, name="one"))
+    one = model.get_layer("one")
+    dead_units(one)
+    one.up.kernel.regularizer = keras.regularizers.L2(0.1)
+    one.down.bias.trainable = False
+    smaller = graph.compact(model)
+    found = smaller.get_layer("one")
+    assert found.width == 6
+    assert found.up.kernel.regularizer is one.up.kernel.regularizer
+    assert not found.down.bias.trainable
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_layer_that_only_the_whole_model_refutes_stays(monkeypatch):
+    model = network(Plain(8, name="one"), layers.Dense(8, "relu", name="two"))
+    dead_units(model.get_layer("one"))
+    kernel, bias = model.get_layer("two").get_weights()
+    kernel[:, :3] = 0
+    model.get_layer("two").set_weights([kernel, bias])
+    monkeypatch.setattr(inside._Inner, "_compare", lambda *_: None)
+    call = Plain.call
+    monkeypatch.setattr(Plain, "call", lambda s, x: call(s, x) * s.width)
+    smaller, report = graph.compact(model, report=True, batch_size=None)
+    assert smaller.get_layer("one").width == 8
+    assert smaller.get_layer("two").units == 5
+    assert "the model differs when one is made smaller" in str(report)
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
