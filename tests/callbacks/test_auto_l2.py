@@ -18,6 +18,8 @@ from tests.training import compiled_network
 from tests.training import data
 from tests.training import network
 
+pytestmark = pytest.mark.eager
+
 
 def drops(losses, accuracies=None, every=10, delay=0.0, rate=0.1, eta=1.0,
           patience=2):  # fmt: skip

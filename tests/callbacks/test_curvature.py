@@ -13,6 +13,8 @@ from tests.kfac.running import array
 from tests.kfac.running import mlp
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 X = array(1, 24, 3)
 Y = np.tile([0, 1, 2], 8)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -47,6 +49,7 @@ WRAPS = {
 }
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("wrap", catalogue.quick(WRAPS, "decayed"))
 def test_fit_measures_at_the_periods_and_logs(wrap):
     # The labels XLA draws from this seed let the loss fall.

@@ -12,6 +12,8 @@ from tests.kfac.running import array
 from tests.kfac.running import mlp
 from tests.kfac.running import value
 
+pytestmark = pytest.mark.eager
+
 X, Y = array(1, 16, 3), array(2, 16, 2)
 
 
