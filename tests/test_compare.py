@@ -1,15 +1,13 @@
 """`keras-wd compare` as a user runs it."""
 
 import csv
-import html.parser
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from keras_wd.__main__ import main
+from tests.pages import Page
 
 pytestmark = pytest.mark.one_backend
 FLAGS = (
@@ -33,52 +31,6 @@ def compare(tmp_path, monkeypatch, capsys):
     return run
 
 
-class Page(html.parser.HTMLParser):
-    """Tables and pictures of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.pictures, self._table = {}, [], None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        if tag == "table":
-            self._table = self.tables.setdefault(attrs["id"], [])
-        elif tag == "tr" and self._table is not None:
-            self._table.append([])
-        elif tag in ("td", "th"):
-            self._table[-1].append("")
-        elif tag == "img":
-            self.pictures.append((attrs["alt"], attrs["src"]))
-
-    def handle_endtag(self, tag):
-        if tag == "table":
-            self._table = None
-
-    def handle_data(self, data):
-        if self._table and self._table[-1]:
-            self._table[-1][-1] += data.strip()
-
-
-def in_a_browser(path):
-    """The page as headless Chromium has it once it is loaded."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        # Where there is no browser, the file itself is read.
-        return path.read_text(encoding="utf-8")
-    return subprocess.run(
-        [
-            *(browser, "--headless", "--no-sandbox", "--disable-gpu"),
-            *("--dump-dom", path.as_uri()),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    ).stdout
-
-
 @pytest.mark.slow(reason="trains, and draws the whole report twice")
 def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
     # Only with normalization do directions have a learning rate of their own.
@@ -87,7 +39,7 @@ def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
     assert status == 0
     assert "Answer:\n  - Take SGD" in out
     folder = tmp_path / "comparison"
-    page = Page(in_a_browser(folder / "report.html"))
+    page = Page((folder / "report.html").read_text("utf-8"))
     header, *rows = page.tables["results"]
     assert [row[:2] for row in rows] == [
         ["sgd", "none"],

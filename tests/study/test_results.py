@@ -9,7 +9,9 @@ from scipy import stats
 from keras_wd.study import findings
 from keras_wd.study import page
 from keras_wd.study import results
+from keras_wd.study.grid import WORDS
 from keras_wd.study.grid import Cell
+from tests import pages
 
 
 def run(method, seed, accuracy, optimizer="sgd", rate=0.1, status="done",
@@ -224,6 +226,28 @@ def test_the_effective_rate_is_of_the_epochs_that_measured_it():
     (row,) = results.rows([one])
     epochs, values = row.curve("relative_rate")
     assert epochs.tolist() == [1, 4] and values.tolist() == [1.0, 1.0]
+
+
+@pytest.mark.skipif(not pages.BROWSER, reason="no Chromium or Chrome is here")
+@pytest.mark.slow(reason="opens a browser")
+@pytest.mark.one_backend
+def test_the_page_fits_a_screen_and_a_telephone(tmp_path):
+    runs = [
+        run(method, seed, 0.5 + 0.01 * place, optimizer=optimizer)
+        for place, method in enumerate(WORDS)
+        for optimizer in ("sgd", "adam", "kfac")
+        for seed in range(3)
+    ]
+    path = tmp_path / "report.html"
+    command = "keras-wd compare --optimizers=sgd,adam,kfac " + 9 * "--flag=x "
+    page.write(runs, str(path), "digits, mlp", "sub", command, "env")
+    for width in (1280, 400):
+        found = pages.widths(path, width)
+        assert abs(found["room"] - width) < 20
+        assert found["width"] <= found["room"] and not found["wide"], found
+    shown = pages.Page(pages.rendered(path))
+    assert len(shown.tables["results"]) == 1 + 3 * len(WORDS)
+    assert len(shown.pictures) >= 4
 
 
 def test_the_page_escapes_what_users_name(tmp_path):
