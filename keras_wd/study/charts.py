@@ -139,6 +139,8 @@ def _points(rows, number, label):
     panel.xaxis.set_major_locator(MaxNLocator(4))
     if number.endswith("accuracy"):
         panel.xaxis.set_major_formatter(PercentFormatter(1.0))
+    else:
+        panel.ticklabel_format(axis="x", useOffset=False)
     panel.set_xlabel(label)
     return [_svg(figure)]
 
@@ -172,7 +174,11 @@ def _courses(rows, log, label):
                 label=WORDS.get(row.method, "no decay"),
             )
         panel.set_title(optimizer_name(own[0]))
-        panel.set_yscale("log")
+        low, high = panel.dataLim.intervaly
+        if high > 5 * low > 0:
+            panel.set_yscale("log")
+        else:
+            panel.ticklabel_format(axis="y", useOffset=False)
         panel.set_xlabel("epoch")
         panel.set_ylabel(label)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))

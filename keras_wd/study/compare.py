@@ -187,6 +187,10 @@ def _subtitle(settings, own, data, runs):
     return (
         f"{network}; {len(data.train)} training examples, {settings['epochs']} "
         f"epochs, batches of {settings['batch_size']}; {done} of {len(runs)} "
-        f"runs complete, {own.seeds} seeds, "
-        f"{math.ceil(seconds / 60)} minutes of training"
+        f"runs complete, {_counted(own.seeds, 'seed')}, "
+        f"{_counted(math.ceil(seconds / 60), 'minute')} of training"
     )
+
+
+def _counted(number, noun):
+    return f"{number} {noun}{'' if number == 1 else 's'}"
