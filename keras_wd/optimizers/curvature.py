@@ -52,7 +52,8 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, **kwargs)
-        noise = keras.random.SeedGenerator(seed)
+        # Orbax finds the state by its path, which begins with this name.
+        noise = keras.random.SeedGenerator(seed, name=f"{self.name}_noise")
         # Tracked, so that a resumed run draws the labels it would have drawn.
         self.noise_state = noise.state
         self._damping = check_rate("damping", damping)

@@ -7,6 +7,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.decays import L2
 from keras_wd.decays import Lp
+from keras_wd.errors import check_name
 from keras_wd.errors import check_number
 from keras_wd.optimizers.weight_decay import WeightDecay
 from keras_wd.schedules import Rate
@@ -21,14 +22,23 @@ _OWN_ARGUMENTS = (
 _EMA_ARGUMENTS = ("use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
+def names_of(kind: type, inner_class: type, name: str | None) -> tuple:
+    """The name of an optimizer of `kind` and of the one inside it.
+
+    Orbax goes by the paths of variables, which begin with these names: an
+    automatic one is another in every optimizer.
+    """
+    name = check_name("name", name) or kind.__name__.lower()
+    return name, f"{name}_{inner_class.__name__.lower()}"
+
+
 class _Named(WeightDecay):
     """A wrapper whose configuration is the flat one of its constructor."""
 
     def __init__(self, inner_class, decay, name, **kwargs):
         ema = {key: kwargs.pop(key) for key in _EMA_ARGUMENTS if key in kwargs}
-        # Orbax goes by the paths of variables, which begin with this name: an
-        # automatic one is another in every optimizer.
-        inner = inner_class(name=inner_class.__name__.lower(), **kwargs)
+        name, inner_name = names_of(type(self), inner_class, name)
+        inner = inner_class(name=inner_name, **kwargs)
         super().__init__(inner, decay, name=name, **ema)
 
     def get_config(self) -> dict:

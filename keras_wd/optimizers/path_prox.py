@@ -11,6 +11,7 @@ from keras_wd.decays import HomogeneousUnits
 from keras_wd.decays import PathNorm
 from keras_wd.decays.units import check_units
 from keras_wd.graph import homogeneous_units
+from keras_wd.optimizers.named import names_of
 from keras_wd.optimizers.weight_decay import WeightDecay
 from keras_wd.schedules import Rate
 from keras_wd.schedules import check_decay_rate
@@ -86,9 +87,10 @@ class PathProx(WeightDecay):
         if where != ~selections.everything():
             rules.append(L2(rate, where=where, coupling="coupled"))
         ema = {key: kwargs.pop(key) for key in _EMA_ARGUMENTS if key in kwargs}
+        name, inner_name = names_of(type(self), keras.optimizers.SGD, name)
         inner = keras.optimizers.SGD(
             learning_rate=check_learning_rate(learning_rate),
-            name="sgd",  # see `_Named`
+            name=inner_name,
             **kwargs,
         )
         super().__init__(inner, rules, name=name, **ema)
@@ -111,12 +113,20 @@ class PathProx(WeightDecay):
         """The constructor's arguments as plain Python."""
         inner = self.inner_optimizer.get_config()
         rule = self.decay[0]
+        rate, *rest = (
+            self._with_rate(key)["config"]["weight_decay"]
+            for key in self.decays
+        )
+        # One argument sets both; `set_weight_decay` may have changed one.
+        if rest and rest != [rate]:
+            changed = {"rest_weight_decay": rest[0]}
+        else:
+            changed = {}
         return {
             **{key: inner[key] for key in inner if key != "name"},
             "model": [pair.get_config() for pair in rule.units],
-            "weight_decay": self._with_rate(next(iter(self.decays)))["config"][
-                "weight_decay"
-            ],
+            "weight_decay": rate,
+            **changed,
             "balance": rule.balance,
             "absorb": rule.absorb,
             "where": keras.saving.serialize_keras_object(self._rest),
@@ -128,12 +138,17 @@ class PathProx(WeightDecay):
     def from_config(cls, config: dict, custom_objects=None) -> "PathProx":
         """The inverse of `get_config`."""
         config = dict(config)
+        of_the_rest = config.pop("rest_weight_decay", None)
         for key in ("learning_rate", "weight_decay"):
             config[key] = deserialize_rate(config[key])
         config["where"] = keras.saving.deserialize_keras_object(
             config["where"], custom_objects=custom_objects
         )
-        return cls(**config)
+        optimizer = cls(**config)
+        if of_the_rest is not None:
+            _, rest = optimizer.decays
+            optimizer.set_weight_decay(of_the_rest, rest)
+        return optimizer
 
 
 def _units_of(model):

@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from tests.training import assert_equal
 from tests.training import trained
 
 pytestmark = pytest.mark.eager
+PAIR = [{"input_kernel": "a/kernel", "output_kernel": "b/kernel"}]
 
 
 def test_sgdw_is_what_it_spells():
@@ -52,10 +55,30 @@ def test_biases_are_those_of_plain_adam():
     assert np.any(plain[0] != ours[0])
 
 
-def test_variables_have_the_same_paths_in_every_optimizer():
+NAMED = (
+    optimizers.SGDW,
+    optimizers.PAdam,
+    functools.partial(optimizers.PathProx, PAIR),
+)
+
+
+@pytest.mark.parametrize("make", NAMED)
+def test_variables_have_the_same_paths_in_every_optimizer(make):
     # Orbax finds the state of a checkpoint by them.
-    for make in (optimizers.SGDW, optimizers.PAdam):
-        first, second = make(name="one"), make(name="one")
+    first, second, other = make(), make(), make(name="other")
+    paths = [v.path for v in first.variables]
+    assert paths == [v.path for v in second.variables]
+    both = paths + [v.path for v in other.variables]
+    assert len(set(both)) == len(both)
+
+
+def test_the_variables_of_a_copy_have_the_same_paths():
+    rules = decays.L2(0.1)
+    for first in (
+        *(make(name="other") for make in NAMED),
+        optimizers.KFAC(0.1),
+        optimizers.WeightDecay(optimizers.KFAC(0.1), rules),
+    ):
+        second = type(first).from_config(first.get_config())
         paths = [v.path for v in first.variables]
         assert paths == [v.path for v in second.variables]
-        assert len(set(paths)) == len(paths)

@@ -163,7 +163,16 @@ def test_the_rate_of_both_decays_is_set_at_once():
     optimizer.set_weight_decay(0.25)
     assert set(optimizer.current_weight_decay().values()) == {0.25}
     optimizer.set_weight_decay(0.5, "l2")
-    assert optimizer.current_weight_decay() == {"path_norm": 0.25, "l2": 0.5}
+    rates = {"path_norm": 0.25, "l2": 0.5}
+    assert optimizer.current_weight_decay() == rates
+    compiled(model, optimizer)
+    copies = [
+        optimizers.PathProx.from_config(optimizer.get_config()),
+        keras.models.clone_model(model).optimizer,
+    ]
+    for copy in copies:
+        assert copy.current_weight_decay() == rates
+        assert copy.get_config() == optimizer.get_config()
 
 
 def test_everything_in_pairs_leaves_no_rest():
