@@ -100,6 +100,19 @@ def _draw_initial_values_by_numpy():
     )
 
 
+@pytest.fixture
+def float64():
+    """JAX has it only where it is switched on."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         for name in ("slow", "weekly"):

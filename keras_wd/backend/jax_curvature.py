@@ -86,7 +86,7 @@ def tapped_vjp(function: Callable) -> tuple:
 
 
 def for_each(function: Callable, rows, unrolled: bool):
-    """`function(row)`, a float32 number, of every row: `(rows,)`.
+    """`function(row)`, a number of the dtype of the rows: `(rows,)`.
 
     Args:
         function: of one row.

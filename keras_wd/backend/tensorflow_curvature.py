@@ -85,7 +85,7 @@ def tapped_vjp(function: Callable) -> tuple:
 
 
 def for_each(function: Callable, rows, unrolled: bool):
-    """`function(row)`, a float32 number, of every row: `(rows,)`.
+    """`function(row)`, a number of the dtype of the rows: `(rows,)`.
 
     Args:
         function: of one row.
@@ -95,7 +95,7 @@ def for_each(function: Callable, rows, unrolled: bool):
     """
     if unrolled:
         return tf.stack([function(row) for row in tf.unstack(rows)])
-    return tf.map_fn(function, rows, fn_output_signature="float32")
+    return tf.map_fn(function, rows, fn_output_signature=rows.dtype)
 
 
 def jvp(

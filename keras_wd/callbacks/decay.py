@@ -8,7 +8,7 @@ from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
 from keras_wd.optimizers.chain import parts
-from keras_wd.optimizers.rates import number_of
+from keras_wd.optimizers.rates import decimal_of
 from keras_wd.optimizers.weight_decay import WeightDecay
 
 
@@ -150,7 +150,7 @@ class DecayCallback(keras.callbacks.Callback):
         optimizer = self._optimizer
         if optimizer.decays[self._name].coupling == "independent":
             return 1.0
-        return number_of(optimizer.learning_rate)
+        return decimal_of(optimizer.learning_rate)
 
     def remembered(self) -> dict:
         """What was remembered last; it is saved with the optimizer."""

@@ -119,7 +119,7 @@ class Curvature:
             )
         variables = [by_id[key] for key in self._ids]
         positions = {key: i for i, key in enumerate(self._ids)}
-        x = _tensors(x, _is_wide(model))
+        x = _tensors(x, is_wide(model))
         with self.seconds.of("registration"):
             found, layers, outputs = register(
                 model,
@@ -148,7 +148,7 @@ class Curvature:
     ) -> None:
         """Move the averages by the curvature of one batch."""
         x, y, sample_weight = batch
-        wide = _is_wide(model)
+        wide = is_wide(model)
         x, sample_weight = _tensors(x, wide), _tensors(sample_weight, wide)
         _check_examples(x)
         self.register(model, x)
@@ -278,7 +278,7 @@ def _check_examples(x):
         )
 
 
-def _is_wide(model):
+def is_wide(model):
     """Whether the model computes in float64."""
     return any(
         keras.backend.standardize_dtype(variable.dtype) == "float64"

@@ -18,6 +18,7 @@ from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import count_examples
 from keras_wd.metrics.probing import output_shape
 from keras_wd.metrics.probing import program_of
+from keras_wd.ops.precision import widened
 from keras_wd.where import Selection
 from keras_wd.where import kernels
 from keras_wd.where import selected_indices
@@ -125,7 +126,7 @@ def _squared_motion(model, moving):
                 constants,
             )
         )
-        return ops.sum(ops.square(ops.cast(motion, "float32")))
+        return ops.sum(ops.square(widened(motion)))
 
     return squares
 

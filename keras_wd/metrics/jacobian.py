@@ -12,6 +12,7 @@ from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
 from keras_wd.errors import check_name
 from keras_wd.errors import check_seed
+from keras_wd.kfac.curvature import is_wide
 from keras_wd.metrics.probing import batches_of
 from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import count_examples
@@ -112,9 +113,10 @@ def jacobian_norm(
         method = "exact" if outputs <= MOST_EXACT_OUTPUTS else "random"
     count = outputs if method == "exact" else projections
     rng = np.random.default_rng(seed)
+    dtype = "float64" if is_wide(model) else "float32"
     eye = None
     if method == "exact":
-        eye = np.eye(outputs, dtype="float32")[:, None]
+        eye = np.eye(outputs, dtype=dtype)[:, None]
     sums = np.zeros(count)
     for batch in batches_of(inputs, batch_size):
         examples = len(keras.tree.flatten(batch)[0])
@@ -126,7 +128,7 @@ def jacobian_norm(
                 vectors = eye[first : first + at_once]
             else:
                 size = (min(at_once, count - first), examples, outputs)
-                vectors = _signs(rng, size)
+                vectors = _signs(rng, size).astype(dtype)
             sums[first : first + len(vectors)] += _squares(
                 model, batch, vectors
             )
@@ -179,10 +181,10 @@ class JacobianNorm(keras.metrics.Metric):
         self.seed = check_seed("seed", seed)
         self._updates = 0
         self.total = self.add_weight(
-            shape=(), initializer="zeros", name="total"
+            shape=(), initializer="zeros", dtype=self.dtype, name="total"
         )
         self.count = self.add_weight(
-            shape=(), initializer="zeros", name="count"
+            shape=(), initializer="zeros", dtype=self.dtype, name="count"
         )
 
     def update_state(self, model: keras.Model, x: object) -> None:
@@ -214,7 +216,7 @@ class JacobianNorm(keras.metrics.Metric):
 
 
 def _signs(rng, size):
-    return (2 * rng.integers(0, 2, size, dtype="int8") - 1).astype("float32")
+    return 2 * rng.integers(0, 2, size, dtype="int8") - 1
 
 
 def _squares(model, batch, vectors):
@@ -223,7 +225,8 @@ def _squares(model, batch, vectors):
     Args:
         model: the model.
         batch: of inputs.
-        vectors: `(vectors, examples or 1, outputs)`.
+        vectors: `(vectors, examples or 1, outputs)`; squares are added up
+            in its dtype.
     """
     program = program_of(model, "jacobian", lambda: _pull_back_through(model))
     found = program(ops.convert_to_tensor(vectors), batch)
@@ -249,7 +252,7 @@ def _pull_back_through(model):
                 cotangents.append(ops.cast(part, output.dtype))
                 start += size
             return sum(
-                ops.sum(ops.square(ops.cast(part, "float32")))
+                ops.sum(ops.square(ops.cast(part, vectors.dtype)))
                 for part in pullback(cotangents)
             )
 

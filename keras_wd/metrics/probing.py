@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import curvature as seam
+from keras_wd.kfac.curvature import is_wide
 
 _PROGRAMS = "_keras_wd_programs"
 _OUTPUT_SHAPES = "_keras_wd_output_shapes"
@@ -38,7 +39,8 @@ def checked_inputs(model: keras.Model, x, floats: bool = True):
             f"model={getattr(model, 'name', model)!r}, which is not. Call it "
             "on a batch first, or give it an `Input`."
         )
-    inputs = keras.tree.map_structure(_array, x)
+    wide = is_wide(model)
+    inputs = keras.tree.map_structure(lambda part: _array(part, wide), x)
     arrays = keras.tree.flatten(inputs)
     if not arrays or any(a.ndim == 0 or len(a) == 0 for a in arrays):
         raise ValueError(
@@ -70,9 +72,9 @@ def checked_inputs(model: keras.Model, x, floats: bool = True):
     return inputs
 
 
-def _array(x):
+def _array(x, wide):
     array = ops.convert_to_numpy(x) if ops.is_tensor(x) else np.asarray(x)
-    if array.dtype.kind == "f":
+    if array.dtype.kind == "f" and not (wide and array.dtype == "float64"):
         return array.astype(keras.config.floatx())
     return array
 

@@ -10,7 +10,7 @@ from keras_wd import backend
 from keras_wd.graph.invariance import invariant_variables
 from keras_wd.optimizers.chain import chain
 from keras_wd.optimizers.kfac import KFAC
-from keras_wd.optimizers.rates import number_of
+from keras_wd.optimizers.rates import decimal_of
 from keras_wd.where import kernels
 from keras_wd.where import selected_indices
 
@@ -135,7 +135,7 @@ def rates_of(
     """The effective learning rate of scale-invariant weights, by path."""
     inner = chain(optimizer)[-1]
     power = _POWERS[type(inner)]
-    eta = number_of(inner.learning_rate)
+    eta = decimal_of(inner.learning_rate)
     if power == 2:
         eta /= 1 - inner.momentum
     return {
@@ -148,7 +148,7 @@ def dampings_of(
     optimizer: KFAC, variables: Sequence[keras.Variable]
 ) -> dict[str, float]:
     """The effective damping of scale-invariant weights, by path."""
-    damping = number_of(optimizer.damping)
+    damping = decimal_of(optimizer.damping)
     return {v.path: norm_of(v) ** 2 * damping for v in variables}
 
 

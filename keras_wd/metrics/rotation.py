@@ -11,7 +11,7 @@ from keras_wd.graph.invariance import invariant_variables
 from keras_wd.metrics.rates import length_of
 from keras_wd.metrics.rates import optimizer_of
 from keras_wd.optimizers.chain import chain
-from keras_wd.optimizers.rates import number_of
+from keras_wd.optimizers.rates import decimal_of
 from keras_wd.optimizers.weight_decay import WeightDecay
 
 
@@ -126,7 +126,7 @@ def _rules_by_variable(model, optimizer):
 
 
 def _angle(inner, coupling, rate):
-    eta = number_of(inner.learning_rate)
+    eta = decimal_of(inner.learning_rate)
     s = rate if coupling == "independent" else eta * rate
     if type(inner) is keras.optimizers.SGD and not inner.nesterov:
         angle = 2 * s / (1 + inner.momentum)

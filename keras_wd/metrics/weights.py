@@ -193,10 +193,10 @@ class Sparsity(keras.metrics.Metric):
             kernels() if where is None else check_selection("where", where)
         )
         self.small = self.add_weight(
-            shape=(), initializer="zeros", name="small"
+            shape=(), initializer="zeros", dtype=self.dtype, name="small"
         )
         self.count = self.add_weight(
-            shape=(), initializer="zeros", name="count"
+            shape=(), initializer="zeros", dtype=self.dtype, name="count"
         )
 
     def update_state(

@@ -31,5 +31,11 @@ def in_float32(function):
     return computed
 
 
+def widened(tensor):
+    """A low-precision tensor in float32, any other as it is."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return ops.cast(tensor, "float32") if dtype in LOW_PRECISION else tensor
+
+
 def _cast_tensor(value, dtype):
     return ops.cast(value, dtype) if ops.is_tensor(value) else value

@@ -16,7 +16,7 @@ from keras_wd.kfac.curvature import Curvature
 from keras_wd.kfac.curvature import Settings
 from keras_wd.losses import weights_of_classes
 from keras_wd.optimizers.chain import parts
-from keras_wd.optimizers.rates import number_of
+from keras_wd.optimizers.rates import decimal_of
 from keras_wd.optimizers.state import SavesState
 from keras_wd.schedules import check_rate
 
@@ -86,7 +86,7 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         self._damping.assign(check_number("damping", value, minimum=0))
 
     def _damping_now(self):
-        return number_of(self.damping)
+        return decimal_of(self.damping)
 
     @property
     def has_curvature(self) -> bool:

@@ -41,6 +41,12 @@ def as_written(value) -> float | None:
     return float(str(ops.convert_to_numpy(value)))
 
 
+def decimal_of(value) -> float:
+    """`number_of`, as it was written where its dtype has rounded it."""
+    written = as_written(value)
+    return number_of(value) if written is None else written
+
+
 def in_dtype(value, given: float | None, dtype: str):
     """A scalar as a tensor, in float64 the number it was rounded from.
 

@@ -1,6 +1,5 @@
 """Curvature in a Kronecker eigenbasis, against dense matrices in float64."""
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,17 +15,7 @@ SIZES = st.sampled_from(
 SEEDS = st.integers(0, 99)
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    """JAX has it only where it is switched on."""
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def drawn(n, m, examples, places, seed):
