@@ -9,6 +9,7 @@ from keras import layers
 from keras import ops
 
 from keras_wd.optimizers.kfac import KFAC
+from tests import catalogue
 from tests.kfac import reference
 from tests.kfac.running import array
 from tests.kfac.running import mlp
@@ -59,7 +60,12 @@ REDUCTIONS = {
 }
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    "reduction",
+    catalogue.quick(
+        list(REDUCTIONS), "sum_over_batch_size", "mean_with_sample_weight"
+    ),
+)
 @pytest.mark.parametrize("estimator", ["fisher_exact", "gauss_newton_exact"])
 def test_the_factors_of_a_linear_layer_are_exact(reduction, estimator):
     metric = np.eye(3) * (2 / 3 if estimator == "fisher_exact" else 1.0)
@@ -94,7 +100,7 @@ def padded(extra):
 @pytest.mark.parametrize(
     "estimator", ["fisher_exact", "gauss_newton_exact", "empirical"]
 )
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", catalogue.quick([False, True], True))
 def test_padding_changes_nothing(estimator, weighted):
     weights = W[:, None] if weighted else None
     found, expected = (

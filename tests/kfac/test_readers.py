@@ -102,13 +102,19 @@ def model_of(layer, shape):
     return model
 
 
+QUICK = (
+    *("conv1d grouped", "conv2d strided same", "conv2d dilated", "conv3d"),
+    *("depthwise2d", "dense", "dense on a sequence", "einsum heads"),
+    *("einsum groups", "einsum kernel turned"),
+)
+
+
 @pytest.mark.compiled
 @pytest.mark.parametrize(
-    "layer, shape",
-    [*CONVOLUTIONS.values(), *MATRICES.values()],
-    ids=[*CONVOLUTIONS, *MATRICES],
+    "case", catalogue.quick({**CONVOLUTIONS, **MATRICES}, *QUICK)
 )
-def test_rows_spell_the_gradient(layer, shape):
+def test_rows_spell_the_gradient(case):
+    layer, shape = case
     model, x = model_of(layer, shape), array(9, 2, *shape)
     positions = {id(v): i for i, v in enumerate(model.trainable_variables)}
     registration, (seen,), _ = register(
@@ -162,11 +168,13 @@ def test_rows_spell_the_gradient(layer, shape):
 
 
 @pytest.mark.parametrize(
-    "layer, shape",
-    [v for k, v in CONVOLUTIONS.items() if "grouped" not in k],
-    ids=[k for k in CONVOLUTIONS if "grouped" not in k],
+    "case",
+    catalogue.quick(
+        {k: v for k, v in CONVOLUTIONS.items() if "grouped" not in k}, *QUICK
+    ),
 )
-def test_convolution_input_factor_is_the_brute_force_patch_sum(layer, shape):
+def test_convolution_input_factor_is_the_brute_force_patch_sum(case):
+    layer, shape = case
     model, x = model_of(layer, shape), array(9, 2, *shape)
     y = np.zeros(model(x).shape, "float32")
     factors = measured(model, x, y, loss="mse", estimator="empirical")
@@ -264,32 +272,27 @@ def test_embedding_counts_its_rows():
     np.testing.assert_allclose(found["output_factor"], np.eye(2), rtol=1e-6)
 
 
+NORMALIZATIONS = {
+    "batch": (layers.BatchNormalization(), (4,)),
+    "batch channels first": (layers.BatchNormalization(axis=1), (3, 2, 2)),
+    "batch images": (layers.BatchNormalization(), (2, 3, 4)),
+    "batch shift": (layers.BatchNormalization(scale=False), (4,)),
+    "layer": (layers.LayerNormalization(), (4,)),
+    "layer two axes": (layers.LayerNormalization(axis=(1, 2)), (2, 3)),
+    "layer scale": (layers.LayerNormalization(center=False), (2, 3)),
+    "group": (layers.GroupNormalization(2), (3, 4)),
+    "rms": (layers.RMSNormalization(), (2, 4)),
+}
+
+
 @pytest.mark.parametrize(
-    "layer, shape",
-    [
-        (layers.BatchNormalization(), (4,)),
-        (layers.BatchNormalization(axis=1), (3, 2, 2)),
-        (layers.BatchNormalization(), (2, 3, 4)),
-        (layers.BatchNormalization(scale=False), (4,)),
-        (layers.LayerNormalization(), (4,)),
-        (layers.LayerNormalization(axis=(1, 2)), (2, 3)),
-        (layers.LayerNormalization(center=False), (2, 3)),
-        (layers.GroupNormalization(2), (3, 4)),
-        (layers.RMSNormalization(), (2, 4)),
-    ],
-    ids=[
-        "batch",
-        "batch channels first",
-        "batch images",
-        "batch shift",
-        "layer",
-        "layer two axes",
-        "layer scale",
-        "group",
-        "rms",
-    ],
+    "case",
+    catalogue.quick(
+        NORMALIZATIONS, "batch images", "layer two axes", "group", "rms"
+    ),
 )
-def test_normalization_moments_are_those_of_the_jacobian(layer, shape):
+def test_normalization_moments_are_those_of_the_jacobian(case):
+    layer, shape = case
     inner = model_of(layer, shape)
     model = keras.Sequential(
         [keras.Input(shape), inner, layers.Flatten(), layers.Dense(2)]

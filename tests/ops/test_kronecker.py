@@ -29,8 +29,9 @@ def dense_pi(a, s):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    n=st.integers(1, 6),
-    m=st.integers(1, 6),
+    # Few sizes: JAX compiles for each.
+    n=st.sampled_from([1, 2, 5]),
+    m=st.sampled_from([1, 6]),
     damping=st.floats(1e-2, 10.0),
     scale=st.floats(1e-2, 1e2),
     seed=st.integers(0, 99),
