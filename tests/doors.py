@@ -60,16 +60,18 @@ each_row = pytest.mark.parametrize(
 )
 
 
-def network(name):
+def network(name, functional=False):
     """The model of a row: layers with names, compiled, run eagerly."""
     make, dtype = ROWS[name]
-    model = keras.Sequential(
-        [
-            keras.Input((8,)),
-            keras.layers.Dense(6, "relu", dtype=dtype, name="hidden"),
-            keras.layers.Dense(3, dtype=dtype, name="output"),
-        ]
-    )
+    layers = [
+        keras.layers.Dense(6, "relu", dtype=dtype, name="hidden"),
+        keras.layers.Dense(3, dtype=dtype, name="output"),
+    ]
+    inputs = keras.Input((8,))
+    if functional:
+        model = keras.Model(inputs, layers[1](layers[0](inputs)))
+    else:
+        model = keras.Sequential([inputs, *layers])
     compile_eagerly(model, make(model))
     return model
 
@@ -83,9 +85,9 @@ def compile_eagerly(model, optimizer):
     )
 
 
-def trained(name, steps=3):
+def trained(name, steps=3, functional=False):
     """The model of a row after so many steps."""
-    model = network(name)
+    model = network(name, functional)
     for seed in range(steps):
         step(model, seed)
     return model

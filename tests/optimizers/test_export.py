@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_wd import optimizers
 from tests import doors
 from tests.training import assert_equal
 from tests.training import data
@@ -42,12 +43,10 @@ def assert_served(model, outputs):
     np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras: TensorFlow only")
-@pytest.mark.parametrize("name", FLOAT32)
-def test_litert_has_the_outputs_of_the_model(name, tmp_path):
+def litert_outputs(model, path):
+    """What LiteRT makes of the exported model."""
     interpreter = needs("ai_edge_litert.interpreter")
-    model = doors.trained(name)
-    path = str(tmp_path / "model.tflite")
+    path = str(path / "model.tflite")
     model.export(path, format="litert", verbose=False)
     program = interpreter.Interpreter(path)
     (inputs,), (outputs,) = (
@@ -57,24 +56,75 @@ def test_litert_has_the_outputs_of_the_model(name, tmp_path):
     x, _ = data(1)
     program.resize_tensor_input(inputs["index"], x.shape)
     program.allocate_tensors()
-    program.set_tensor(inputs["index"], x)
+    program.set_tensor(inputs["index"], x.astype(inputs["dtype"]))
     program.invoke()
-    assert_served(model, program.get_tensor(outputs["index"]))
+    return program.get_tensor(outputs["index"])
 
 
-@pytest.mark.skipif(
-    BACKEND != "tensorflow", reason="jax2onnx is in no extra of ours"
-)
-@pytest.mark.parametrize("name", FLOAT32)
-def test_onnx_has_the_outputs_of_the_model(name, tmp_path):
+def onnx_outputs(model, path):
+    """What ONNX Runtime makes of the exported model."""
     needs("tf2onnx")
     runtime = needs("onnxruntime")
-    model = doors.trained(name)
-    path = str(tmp_path / "model.onnx")
+    path = str(path / "model.onnx")
     model.export(path, format="onnx", verbose=False)
     session = runtime.InferenceSession(path)
     (inputs,) = session.get_inputs()
-    assert_served(model, session.run(None, {inputs.name: data(1)[0]})[0])
+    (outputs,) = session.run(None, {inputs.name: data(1)[0]})
+    return outputs
+
+
+on_tensorflow = pytest.mark.skipif(
+    BACKEND != "tensorflow",
+    reason="Keras writes LiteRT from TensorFlow only; jax2onnx is no extra",
+)
+served_by = pytest.mark.parametrize("serve", [litert_outputs, onnx_outputs])
+
+
+@on_tensorflow
+@served_by
+@pytest.mark.parametrize("name", FLOAT32)
+def test_a_served_model_has_the_outputs_of_the_model(name, serve, tmp_path):
+    model = doors.trained(name)
+    assert_served(model, serve(model, tmp_path))
+
+
+def served_or_refused(serve, model, path):
+    """The outputs, or the class of the error."""
+    try:
+        return serve(model, path)
+    except (pytest.skip.Exception, AssertionError):
+        raise
+    except Exception as error:
+        return type(error)
+
+
+@on_tensorflow
+@served_by
+@pytest.mark.parametrize(
+    "dtype", ["float16", "bfloat16", "mixed_float16", "mixed_bfloat16"]
+)
+def test_other_dtypes_are_served_as_with_adam(dtype, serve, tmp_path):
+    """What the converters lack is not ours, and not hidden."""
+    x, _ = data(1)
+    weights, found = None, []
+    for optimizer in (keras.optimizers.Adam(), optimizers.PAdam()):
+        model = keras.Sequential(
+            [
+                keras.Input((8,)),
+                keras.layers.Dense(6, "relu", dtype=dtype),
+                keras.layers.Dense(3, dtype=dtype),
+            ]
+        )
+        model.compile(optimizer, "mse")
+        model.fit(x, x[:, :3], verbose=0)
+        weights = weights or model.get_weights()
+        model.set_weights(weights)
+        found.append(served_or_refused(serve, model, tmp_path))
+    plain, ours = found
+    if isinstance(plain, type):
+        assert ours is plain
+    else:
+        np.testing.assert_array_equal(ours, plain)
 
 
 @pytest.mark.parametrize("name", doors.ROWS)
@@ -96,6 +146,42 @@ def test_the_best_model_of_a_tuner_goes_on(name, tmp_path):
         (best,) = tuner.get_best_models(1)
     doors.step(best, 0)
     assert int(best.optimizer.iterations) == 2
+
+
+class Kept(keras.callbacks.Callback):
+    """All values at the end of an epoch, when a checkpoint is written."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        model = self.model
+        self.values = [
+            np.array(keras.ops.convert_to_numpy(variable))
+            for variable in model.weights + model.optimizer.variables
+        ]
+
+    def restore(self, model):
+        variables = model.weights + model.optimizer.variables
+        for variable, value in zip(variables, self.values, strict=True):
+            variable.assign(value)
+
+
+@pytest.mark.parametrize("name", doors.ROWS)
+def test_an_orbax_checkpoint_goes_on_to_the_same_bits(name, tmp_path):
+    needs("orbax.checkpoint")
+    # The paths of a Sequential model change when it is loaded, and Keras then
+    # restores nothing, whatever the optimizer.
+    model = doors.trained(name, functional=True)
+    x, y = data(1)
+    checkpoint = keras.callbacks.OrbaxCheckpoint(
+        tmp_path, save_on_background=False
+    )
+    kept = Kept()
+    model.fit(x, y, verbose=0, callbacks=[checkpoint, kept])
+    loaded = keras.models.load_model(tmp_path)
+    loaded.run_eagerly = model.run_eagerly
+    # The end of `fit` puts an average into the model.
+    kept.restore(model)
+    assert int(loaded.optimizer.iterations) == 4
+    assert doors.goes_on_like(model, loaded)
 
 
 def test_a_spawned_process_goes_on_to_the_same_bits():
