@@ -291,6 +291,18 @@ CLASSES = {
         "diagnostics": (True, flag),
         **BATCHES,
     },
+    callbacks.GradualPruning: {
+        "ratio": (0.5, number(above=0, below=1)),
+        "steps": (2, count()),
+        "start": (1, count(0)),
+        "every": (2, count()),
+        "importance": (
+            "path",
+            one_of("path", "magnitude", "batch_norm", "taylor"),
+        ),
+        "round_to": (2, count()),
+        "data": (DATA, None),
+    },
     callbacks.NormTransfer: {
         "norms": ([{"kernel": 1.0}], either(none, epochs))
     },

@@ -2,6 +2,7 @@
 
 from keras_wd.callbacks.auto_l2 import AutoL2
 from keras_wd.callbacks.curvature import Curvature
+from keras_wd.callbacks.gradual_pruning import GradualPruning
 from keras_wd.callbacks.layerwise import LayerwiseDecay
 from keras_wd.callbacks.levenberg_marquardt import LevenbergMarquardt
 from keras_wd.callbacks.mechanisms import Mechanisms
@@ -11,6 +12,7 @@ from keras_wd.callbacks.plateau import ReduceDecayOnPlateau
 __all__ = [
     "AutoL2",
     "Curvature",
+    "GradualPruning",
     "LayerwiseDecay",
     "LevenbergMarquardt",
     "Mechanisms",

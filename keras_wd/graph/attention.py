@@ -1,6 +1,7 @@
 """Heads of attention as units: who reads them, and who they read."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from keras import layers
@@ -154,15 +155,17 @@ def smaller(heads: Heads, kept: np.ndarray) -> tuple[dict, dict]:
     return config, arrays
 
 
-def without_rows(heads: Heads, removed: np.ndarray) -> dict:
+def without_rows(
+    heads: Heads, removed: np.ndarray, values: Callable = np.array
+) -> dict:
     """All weights, zero where they read channels or heads that go."""
     layer = heads.step.operation
     arrays = {}
     for name in ("query", "key", "value", "output"):
         part = getattr(layer, f"_{name}_dense")
-        arrays[f"_{name}_dense.kernel"] = np.array(part.kernel)
+        arrays[f"_{name}_dense.kernel"] = values(part.kernel)
         if part.bias is not None:
-            arrays[f"_{name}_dense.bias"] = np.array(part.bias)
+            arrays[f"_{name}_dense.bias"] = values(part.bias)
     for name, channels in heads.read.items():
         arrays[f"_{name}_dense.kernel"][removed[channels.labels]] = 0
     output = arrays["_output_dense.kernel"]

@@ -1,5 +1,7 @@
 """What a removal of units changes about single layers."""
 
+from collections.abc import Callable
+
 import numpy as np
 from keras import layers
 
@@ -45,39 +47,50 @@ def masked(removal: Removal) -> dict[str, Edit]:
     return found
 
 
-def without_rows(reading: Reading, removed: np.ndarray) -> dict[str, Edit]:
-    """The whole layers, of which none reads the labels that are removed."""
+def without_rows(
+    reading: Reading, removed: np.ndarray, values: Callable = np.array
+) -> dict[str, Edit]:
+    """The whole layers, of which none reads the labels that are removed.
+
+    Args:
+        reading: the labels.
+        removed: `(labels,)` which of them.
+        values: what stands for a variable where it stays.
+    """
     found = {}
     for weighted in reading.weighted:
         layer, path = weighted.step.operation, weighted.step.path
         rows = np.flatnonzero(removed[weighted.read.labels])
         if kinds.is_exactly(layer, WEIGHTED) and len(rows):
-            found[path] = Edit({}, with_zeros(layer, rows=rows))
+            arrays = with_zeros(layer, rows=rows, values=values)
+            found[path] = Edit({}, arrays)
     for heads in reading.heads:
-        arrays = attention.without_rows(heads, removed)
+        arrays = attention.without_rows(heads, removed, values)
         found[heads.step.path] = Edit({}, arrays)
     return found
 
 
-def with_zeros(layer, units=(), rows=()) -> dict[str, np.ndarray]:
+def with_zeros(
+    layer, units=(), rows=(), values: Callable = np.array
+) -> dict[str, np.ndarray]:
     """The weights of a whole layer, with zeros for some units or rows."""
     names = ("depthwise_kernel", "pointwise_kernel", "kernel", "bias")
     arrays = {
-        name: np.array(getattr(layer, name))
+        name: values(getattr(layer, name))
         for name in names
         if getattr(layer, name, None) is not None
     }
     for name in ("pointwise_kernel", "kernel"):
         if name in arrays:
-            values = arrays[name]
+            kernel = arrays[name]
             if kinds.is_exactly(layer, kinds.TRANSPOSED):
-                values = np.moveaxis(values, -1, -2)
-            values[..., list(units)] = 0
+                kernel = np.moveaxis(kernel, -1, -2)
+            kernel[..., list(units)] = 0
             if name == "pointwise_kernel":
                 first = arrays["depthwise_kernel"]
                 first[..., list(rows), :] = 0
             else:
-                values[..., list(rows), :] = 0
+                kernel[..., list(rows), :] = 0
     return arrays
 
 

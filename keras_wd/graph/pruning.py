@@ -1,8 +1,11 @@
 """Networks made smaller to a budget, by how much their units matter."""
 
+import operator
+
 import keras
 import numpy as np
 
+from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 from keras_wd.graph.compaction import compact
 from keras_wd.graph.compaction import report_of
@@ -39,9 +42,10 @@ def prune(
 
     Units that go together (the branches of a residual join, a unit and its
     gate) are one class with one score. The classes with the lowest scores are
-    masked, so that nothing reads them, until the budget is kept; `compact`
-    takes them out. The result computes exactly what the model computes with
-    these units masked. What `compact` has to leave whole stays.
+    masked, so that nothing reads them, until the budget is kept; those that
+    nothing reads already are counted first. `compact` takes them out. The
+    result computes exactly what the model computes with these units masked.
+    What `compact` has to leave whole stays.
 
     Args:
         model: a built Sequential or Functional model. It is not changed.
@@ -99,17 +103,8 @@ def prune(
     budget = check_number(name, budgets[name], minimum=0)
     if name == "ratio" and budget >= 1:
         raise ValueError(f"`ratio` must be below 1. Received: ratio={budget}")
-    if not callable(importance) and importance not in _IMPORTANCE:
-        raise ValueError(
-            f"`importance` must be one of {', '.join(_IMPORTANCE)}, or a "
-            f"function. Received: importance={importance!r}"
-        )
-    if not isinstance(round_to, int) or round_to < 1:
-        raise ValueError(
-            "`round_to` must be a whole number >= 1. Received: "
-            f"round_to={round_to!r}"
-        )
-    plan = Plan(model, importance, round_to, data)
+    check_importance(importance)
+    plan = Plan(model, importance, check_count("round_to", round_to), data)
     if name == "ratio":
         removed = plan.lowest(round(budget * len(plan.order)))
     elif name == "multiply_adds":
@@ -123,12 +118,22 @@ def prune(
     return smaller, report_of(model, smaller, masked, x, batch_size)
 
 
+def check_importance(importance: Importance) -> Importance:
+    """Return what scores units, or raise."""
+    if callable(importance) or importance in _IMPORTANCE:
+        return importance
+    raise ValueError(
+        f"`importance` must be one of {', '.join(_IMPORTANCE)}, or a "
+        f"function. Received: importance={importance!r}"
+    )
+
+
 class Plan:
     """Which classes of units of a model can go, in what order.
 
     Attributes:
-        order: the labels that stand for the classes, the least important
-            first.
+        order: the labels that stand for the classes, first those that nothing
+            reads, then the least important.
     """
 
     def __init__(self, model, importance, round_to, data):
@@ -144,8 +149,17 @@ class Plan:
         free[list(self.reading.classes.reasons())] = False
         free &= np.isfinite(found)
         labels = np.flatnonzero(free)
-        self._scores = found
-        self.order = labels[np.argsort(found[labels], kind="stable")]
+        used = self._read_by_something()
+        self._scores = np.where(used, found, -np.inf)
+        self.order = labels[np.argsort(self._scores[labels], kind="stable")]
+
+    def _read_by_something(self):
+        """By label that stands for a class, whether a row of it is not 0."""
+        used = np.zeros(len(self._roots), dtype=bool)
+        for weighted in self.reading.weighted:
+            rows = (weighted.kernel != 0).any(axis=(0, 2))
+            used[self._roots[weighted.read.labels[rows]]] = True
+        return used
 
     def lowest(self, count: int) -> np.ndarray:
         """By label, whether it goes with so many classes, rounded."""
@@ -176,6 +190,25 @@ class Plan:
     def masked(self, removed: np.ndarray) -> keras.Model:
         """The model with nothing that reads the units that go."""
         return rebuild(self.model, without_rows(self.reading, removed))
+
+    def share(self, removed: np.ndarray) -> float:
+        """Of the classes that can go, how many go."""
+        return float(removed[self.order].mean())
+
+    def masks(
+        self, removed: np.ndarray
+    ) -> list[tuple[keras.Variable, np.ndarray]]:
+        """Variables of the model, and True where they read no such unit."""
+        operations = {s.path: s.operation for s in self.graph.steps}
+        found = without_rows(
+            self.reading, removed, lambda v: np.ones(v.shape, bool)
+        )
+        return [
+            (operator.attrgetter(name)(operations[path]), mask)
+            for path, edit in found.items()
+            for name, mask in edit.arrays.items()
+            if not mask.all()
+        ]
 
     def pruned(self, removed: np.ndarray) -> keras.Model:
         """The smaller model, verified."""

@@ -139,7 +139,7 @@ MISTAKES = {
     "must be below 1": {"ratio": 1},
     "`ratio` must be": {"ratio": "half"},
     "must be one of path, magnitude": {"ratio": 0.1, "importance": "size"},
-    "`round_to` must be a whole": {"ratio": 0.1, "round_to": 0},
+    "`round_to` must be an integer": {"ratio": 0.1, "round_to": 0},
     "must have data=": {"ratio": 0.1, "importance": "taylor"},
     "a number for every unit": {
         "ratio": 0.1,

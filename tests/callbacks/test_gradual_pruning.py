@@ -1,0 +1,162 @@
+"""Pruning during `fit`, and what `compact` then removes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_wd import callbacks
+from keras_wd import graph
+from keras_wd import optimizers
+
+X = np.random.default_rng(0).normal(size=(24, 5)).astype("float32")
+Y = X[:, :2]
+COMPILED = {"run_eagerly": False, "jit_compile": True}
+SLOW = pytest.mark.slow(reason="several steps go the same way")
+
+
+def network(optimizer=None, **arguments):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    x = layers.Dense(12, "relu", name="stem")(inputs)
+    y = layers.Dense(8, use_bias=False, name="inner")(x)
+    y = layers.ReLU()(layers.BatchNormalization(name="norm")(y))
+    x = layers.Add()([x, layers.Dense(12, name="branch")(y)])
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+    arguments = {"run_eagerly": True, **arguments}
+    model.compile(optimizer or keras.optimizers.Adam(0.01), "mse", **arguments)
+    return model
+
+
+def fit(model, *more, epochs=1, x=X):
+    return model.fit(
+        x, Y, batch_size=4, epochs=epochs, verbose=0, callbacks=list(more)
+    ).history
+
+
+def units(model):
+    names = ("stem", "inner", "branch")
+    return [model.get_layer(name).units for name in names]
+
+
+def same(one, other):
+    np.testing.assert_allclose(
+        *(keras.ops.convert_to_numpy(m(X)) for m in (one, other)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def masked(model):
+    """Units of `inner` and of `stem` that nothing reads."""
+    inner, branch, head = (
+        model.get_layer(name).get_weights()[0]
+        for name in ("inner", "branch", "head")
+    )
+    joined = ~inner.any(axis=1) & ~head.any(axis=1)
+    return np.flatnonzero(~branch.any(axis=1)), np.flatnonzero(joined)
+
+
+def test_the_schedule_is_that_of_the_paper():
+    pruning = callbacks.GradualPruning(0.8, steps=50, start=10)
+    t = np.arange(0, 100, dtype="float64")
+    initial, final = 0.0, 0.8
+    done = (np.clip(t, 10, 60) - 10) / 50
+    expected = final + (initial - final) * (1 - done) ** 3
+    found = [pruning.ratio_at(int(n)) for n in t]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("importance", ["path", "batch_norm"])
+def test_one_shot_equals_prune(importance):
+    model = network(keras.optimizers.SGD(0.0))
+    model.get_layer("norm").gamma.assign(np.linspace(1, 2, 8))
+    settings = {"ratio": 0.5, "importance": importance, "round_to": 2}
+    expected = graph.prune(model, **settings)
+    # One batch, in training mode: the statistics are not those of before.
+    fit(model, callbacks.GradualPruning(steps=1, **settings), x=0 * X)
+    for name in ("moving_mean", "moving_variance"):
+        variable = getattr(model.get_layer("norm"), name)
+        variable.assign([float(name == "moving_variance")] * 8)
+    smaller = graph.compact(model)
+    assert units(smaller) == units(expected)
+    for a, b in zip(smaller.weights, expected.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({}, id="eager", marks=SLOW),
+        pytest.param(COMPILED, id="compiled", marks=SLOW),
+        pytest.param(
+            {**COMPILED, "steps_per_execution": 4}, id="several steps"
+        ),
+    ],
+)
+def test_zeros_hold_at_the_end_and_go(arguments):
+    optimizer = optimizers.SGDW(0.01, 0.01, momentum=0.9, use_ema=True)
+    model = network(optimizer, **arguments)
+    pruning = callbacks.GradualPruning(0.6, steps=9, every=3, round_to=1)
+    history = fit(model, pruning, epochs=3)
+    # 20 classes: 12 of the residual stream, 8 inside.
+    assert history["pruned"] == sorted(history["pruned"])
+    inner, joined = masked(model)
+    gone = len(inner) + len(joined)
+    assert history["pruned"][-1] == pytest.approx(gone / 20)
+    # A layer keeps one unit, even if all of its units are among the lowest.
+    assert 11 <= gone <= 12
+    smaller = graph.compact(model)
+    left = 12 - len(joined)
+    assert units(smaller) == [left, 8 - len(inner), left]
+    same(smaller, model)
+
+
+def test_what_is_masked_stays_over_fits_and_files(tmp_path):
+    model = network()
+    pruning = callbacks.GradualPruning(0.6, steps=12, every=4, round_to=1)
+    assert 0 < fit(model, pruning)["pruned"][0] < 0.6
+    inner, joined = masked(model)
+    # A new process: the counter is in the file, the rest in the weights.
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    resumed = callbacks.GradualPruning(0.6, steps=12, every=4, round_to=1)
+    for one, callback in ((model, pruning), (again, resumed)):
+        assert fit(one, callback)["pruned"] == [pytest.approx(12 / 20)]
+        found = masked(one)
+        assert {*inner} <= {*found[0]} and {*joined} <= {*found[1]}
+    # A new optimizer counts from 0, and brings nothing back.
+    model.compile("sgd", "mse", run_eagerly=True)
+    assert fit(model, pruning)["pruned"] == [pytest.approx(12 / 20)]
+
+
+def test_weights_that_others_bring_back_are_masked_if_they_come_first():
+    best = keras.callbacks.EarlyStopping(
+        "loss", mode="max", patience=9, restore_best_weights=True
+    )
+    pruning = callbacks.GradualPruning(0.5, steps=8, every=2, round_to=1)
+    model = network()
+    fit(model, best, pruning, epochs=3)
+    assert sum(map(len, masked(model))) == 10
+
+
+def test_a_head_of_zeros_does_not_mask_what_it_does_not_read_yet():
+    model = network()
+    head = model.get_layer("head")
+    head.set_weights([0 * w for w in head.get_weights()])
+    branch = model.get_layer("branch")
+    branch.set_weights([0 * w for w in branch.get_weights()])
+    pruning = callbacks.GradualPruning(0.5, steps=100, start=50)
+    assert fit(model, pruning)["pruned"] == [0.0]
+    assert sum(map(len, masked(model))) == 0
+
+
+def test_refusals():
+    only = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+    only.compile("sgd", "mse", run_eagerly=True)
+    with pytest.raises(ValueError, match="has units which may go"):
+        fit(only, callbacks.GradualPruning(0.5, steps=1))
+    with pytest.raises(ValueError, match="`ratio` must be below 1"):
+        callbacks.GradualPruning(1.0, steps=1)
+    with pytest.raises(ValueError, match="`importance` must be one of"):
+        callbacks.GradualPruning(0.5, steps=1, importance="norm")
