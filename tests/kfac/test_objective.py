@@ -81,6 +81,32 @@ def test_the_factors_of_a_linear_layer_are_exact(reduction, estimator):
         agree(found, exact(X, c, metric))
 
 
+@pytest.mark.parametrize(
+    "y",
+    [LABELS, LABELS[:, None], np.eye(3)[LABELS]],
+    ids=["numbers", "column", "one-hot"],
+)
+def test_class_weights_count_as_in_fit(y):
+    model = mlp(3)
+    one_hot = y.shape[-1] == 3
+    kind = "Categorical" if one_hot else "SparseCategorical"
+    loss = getattr(keras.losses, f"{kind}Crossentropy")(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss, jit_compile=False)
+    given = {0: 2.0, 2: 0.25}
+    weights = np.array([2.0, 1.0, 0.25, 2.0, 1.0, 0.25])
+    logits = ops.convert_to_numpy(model(X)).astype("float64")
+    each = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(6), LABELS]
+    printed = model.train_on_batch(X, y, class_weight=given)
+    np.testing.assert_allclose(printed, np.mean(weights * each), rtol=1e-6)
+    optimizer = KFAC(0.1, estimator="empirical")
+    optimizer.update_curvature(model, X, y, class_weight=given, invert=False)
+    (found,) = optimizer.factors().values()
+    expected = factors(model, X, y, weights, loss, "empirical")
+    agree([(found["input_factor"], found["output_factor"])], expected)
+    plain = factors(model, X, y, None, loss, "empirical")
+    assert np.abs(expected[0][1] - plain[0][1]).max() > 0.01
+
+
 def padded(extra):
     model = keras.Sequential(
         [
