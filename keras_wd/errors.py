@@ -4,6 +4,7 @@ import difflib
 import numbers
 from collections.abc import Iterable
 from collections.abc import Sequence
+from typing import Any
 
 # Numbers become float32 tensors.
 _LARGEST = 3.4e38
@@ -11,7 +12,7 @@ _LARGEST = 3.4e38
 
 def check_number(
     name: str,
-    value: float,
+    value: Any,
     *,
     above: float | None = None,
     minimum: float | None = None,
@@ -28,9 +29,9 @@ def check_number(
         bounds.append(f">= {minimum:g}")
     if maximum is not None:
         bounds.append(f"<= {maximum:g}")
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     fits = (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
+        is_number
         and _is_finite(value)
         and (above is None or value > above)
         and (minimum is None or value >= minimum)
@@ -69,7 +70,7 @@ def check_count(
     return int(value)
 
 
-def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value`, or raise naming the choices and the nearest one."""
     choices = list(choices)
     if not isinstance(value, str) or value not in choices:

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,9 +71,9 @@ class Term(OutputLoss):
         sample_weight: of the output; None for ones.
     """
 
-    target: object
-    prediction: object
-    sample_weight: object
+    target: Any
+    prediction: Any
+    sample_weight: Any
 
     @property
     def mask(self):

@@ -116,6 +116,8 @@ class tokens(Selection):  # noqa: N801
 class _Held(Selection):
     """Variables of layers of some classes, by the layers that are alive."""
 
+    _holds: Callable[[keras.Layer], bool]
+
     def picks(self, variable: keras.Variable) -> bool:
         return self.picked([variable])[0]
 

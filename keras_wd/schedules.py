@@ -9,6 +9,7 @@ step shrinks the weights by `learning_rate(t) * rate(t)`.
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -30,7 +31,7 @@ def __dir__():
     return __all__
 
 
-Rate = float | LearningRateSchedule | Callable
+Rate: TypeAlias = float | LearningRateSchedule | Callable
 
 
 def check_rate(

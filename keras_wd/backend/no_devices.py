@@ -1,5 +1,8 @@
 """Backends that train on one device here."""
 
+from contextlib import AbstractContextManager
+from typing import NoReturn
+
 import keras
 
 
@@ -8,7 +11,7 @@ def available() -> tuple[str, int]:
     return "device", 1
 
 
-def split_cpu(count: int) -> None:
+def split_cpu(count: int) -> NoReturn:
     """Not possible."""
     raise NotImplementedError(
         "Training on several devices needs the tensorflow or the jax backend. "
@@ -16,6 +19,6 @@ def split_cpu(count: int) -> None:
     )
 
 
-def sharing(count: int, batch_size: int) -> None:
+def sharing(count: int, batch_size: int) -> AbstractContextManager:
     """Not possible."""
     split_cpu(count)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from keras_wd.backend import curvature as seam
 from keras_wd.callbacks.batches import batches_of
@@ -168,7 +169,7 @@ class AutoL2(DecayCallback):
                 "`data` must have labels, as in the tuple (x, y). Received: x "
                 "alone. A list holds the inputs of a model that has several."
             )
-        self._measure = None
+        self._measure: Any = None  # compiled when training begins
         self._measured = (None, None)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -200,10 +201,12 @@ class AutoL2(DecayCallback):
                 else new
                 for old, new in zip(past, values, strict=True)
             ]
+        loss, accuracy = values
         rate = self.rate
         drop = history.measured(
             int(number_of(model.optimizer.iterations)),
-            *values,
+            loss,
+            accuracy,
             self._refractory(rate),
             self.patience,
         )

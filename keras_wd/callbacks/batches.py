@@ -1,7 +1,7 @@
 """Batches that a callback measures on, whatever `fit` was given."""
 
 import itertools
-from collections.abc import Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ _NO_END = (
 )
 
 
-def batches_of(data: object, batch_size: int | None, seed: int):
+def batches_of(data: Any, batch_size: int | None, seed: int):
     """A source of batches (x, y, sample_weight) of what `fit` takes."""
     check_seed("seed", seed)
     if isinstance(data, keras.utils.PyDataset):
@@ -119,7 +119,7 @@ class _Arrays(_Indexed):
 class _Stream:
     """Batches of an iterable, in its order, again and again."""
 
-    def __init__(self, data: Iterable):
+    def __init__(self, data: Any):
         self._data = data
         self._waiting = []
         self._rest = iter(())

@@ -91,7 +91,7 @@ class Curvature(keras.callbacks.Callback):
         self.verbose = verbose
         self.diagnostics = check_flag("diagnostics", diagnostics)
         self.class_weight = class_weight
-        self._started = None
+        self._started: float | None = None
         self._batches_seen = 0
         self._batches = batches_of(data, batch_size, seed)
         self._count = BatchCount()

@@ -1,6 +1,7 @@
 """What callbacks that steer a decay have in common."""
 
 import weakref
+from typing import Any
 
 import keras
 
@@ -45,11 +46,11 @@ class DecayCallback(keras.callbacks.Callback):
         super().__init__()
         self.decay = check_name("decay", decay)
         self.count = BatchCount()
-        self._name = None
-        self._key = None
-        self._memory = None
+        self._name: str | None = None
+        self._key: str | None = None
+        self._memory: Any = None  # a _Memory
         self._compiled = None
-        self._is_resumed = None
+        self._is_resumed: bool | None = None
         self._memories = None
         self._owner = lambda: None
 

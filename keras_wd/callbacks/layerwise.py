@@ -83,7 +83,7 @@ class LayerwiseDecay(DecayCallback):
         self.every = check_count("every", every)
         self.gain = check_number("gain", gain, above=0)
         self.limit = check_number("limit", limit, above=1)
-        self._before = None
+        self._before: tuple | None = None
         self._angles = {}
 
     def on_train_begin(self, logs: dict | None = None) -> None:

@@ -1,6 +1,7 @@
 """The damping of K-FAC by how well its quadratic model predicts the loss."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -104,7 +105,7 @@ class LevenbergMarquardt(keras.callbacks.Callback):
                 "alone. A list holds the inputs of a model that has several."
             )
         self._count = BatchCount()
-        self._measure = None
+        self._measure: Any = None  # compiled when training begins
         self._measured = 0
         self._before = None
         self._ratios, self._undecided = [], 0

@@ -118,7 +118,7 @@ class Mechanisms(keras.callbacks.Callback):
         self._before = None
         self._rotation = None
         self._names = frozenset()
-        self._decay = None
+        self._decay: PathNorm | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Check `x` and read the structure of the model."""

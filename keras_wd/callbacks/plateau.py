@@ -84,7 +84,7 @@ class ReduceDecayOnPlateau(DecayCallback):
         self.cooldown = check_count("cooldown", cooldown, minimum=0)
         self.minimum = check_number("minimum", minimum, minimum=0)
         self._is_seen = False
-        self._logged = None
+        self._logged: list[str] | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Judge the epoch; lower the rate for the next one if it has to be."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Container
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Self
 
 import keras
 import numpy as np
@@ -63,9 +64,7 @@ class Decay(HasOptions, abc.ABC):
     # Whether the strength of a step is another for every variable, which
     # `prepare` finds from the weights before it.
     prepares = False
-    # Whether the rule acts on complex weights, by their magnitude.
-    takes_complex = False
-    couplings = COUPLINGS
+    couplings: tuple[str, ...] = COUPLINGS
 
     def __init__(
         self,
@@ -158,8 +157,13 @@ class Decay(HasOptions, abc.ABC):
             **self._options_config(),
         }
 
+    @property
+    def takes_complex(self) -> bool:
+        """Whether the rule acts on complex weights, by their magnitude."""
+        return False
+
     @classmethod
-    def from_config(cls, config: dict) -> "Decay":
+    def from_config(cls, config: dict) -> Self:
         """The inverse of `get_config`."""
         config = copy.deepcopy(config)
         config["weight_decay"] = deserialize_rate(config["weight_decay"])
@@ -241,7 +245,7 @@ class SeparableDecay(Decay):
 class WithoutPenalty(SeparableDecay):
     """A rule about the step itself, of no penalty: it has no coupled form."""
 
-    couplings = ("decoupled", "independent")
+    couplings: tuple[str, ...] = ("decoupled", "independent")
 
     def gradient_one(self, weight):
         raise NotImplementedError(f"{type(self).__name__} has no penalty.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Self
 
 import keras
 import numpy as np
@@ -140,7 +141,7 @@ class NormControl(_NormDecay):
         }
 
     @classmethod
-    def from_config(cls, config: dict) -> "NormControl":
+    def from_config(cls, config: dict) -> Self:
         """The inverse of `get_config`."""
         target = deserialize_rate(config["target"])
         return super().from_config({**config, "target": target})

@@ -141,6 +141,7 @@ def list_roles(
         balanced = rescales and balance and len(row) > 1
         for number in row:
             pair = units[number]
+            named: list[tuple[str, str | None]]
             named = [("w", pair.input_kernel), ("v", pair.output_kernel)]
             if rescales:
                 named += [("bias", pair.input_bias)]

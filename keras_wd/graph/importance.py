@@ -38,7 +38,7 @@ def scores(
         return _batch_norm(reading)
     if importance == "taylor":
         return _taylor(model, reading, data)
-    function = _magnitudes if importance == "magnitude" else importance
+    function = importance if callable(importance) else _magnitudes
     found, members = np.zeros((2, reading.classes.count))
     roots = reading.classes.roots()
     for weighted in with_own_units(reading):

@@ -4,6 +4,8 @@ Only the exact classes of Keras are recognised: a subclass may compute
 something else.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import activations
@@ -220,7 +222,7 @@ def _operations_of(function, size):
     return found
 
 
-def not_homogeneous(activation: object) -> str | None:
+def not_homogeneous(activation: Any) -> str | None:
     """Why f(c x) = c f(x) does not hold for all c > 0; None if it does."""
     name = activation_name(activation)
     if is_exactly(activation, layers.Activation):
@@ -238,7 +240,7 @@ def not_homogeneous(activation: object) -> str | None:
     return f"{name} is not positively homogeneous"
 
 
-def is_known(activation: object) -> bool:
+def is_known(activation: Any) -> bool:
     """Whether an activation is one of Keras's own."""
     if is_exactly(activation, layers.Activation):
         return is_known(activation.activation)

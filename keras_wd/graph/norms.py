@@ -56,11 +56,9 @@ def batch_normalized(graph: Graph, step: Step, read: Channels) -> Channels:
     if layer.axis not in (-1, len(graph.shapes[step.inputs[0]]) - 1):
         raise NeedsAll(f"{step.path} does not normalize the last axis")
     scale = 1 / np.sqrt(array(layer.moving_variance) + layer.epsilon)
-    shift = 0.0
     if layer.scale:
         scale = scale * array(layer.gamma)
-    if layer.center:
-        shift = array(layer.beta)
+    shift = array(layer.beta) if layer.center else np.zeros(len(read))
     centered = read.constants - array(layer.moving_mean)
     constants = np.where(scale == 0, 0.0, centered * scale) + shift
     return Channels(read.labels, constants, read.gains * np.abs(scale))

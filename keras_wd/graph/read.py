@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -33,14 +34,14 @@ class Step:
         node: Keras's record of the call; None where a model takes an input.
     """
 
-    operation: keras.Operation | None
+    operation: Any
     name: str
     scope: tuple[str, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: dict
     inference: bool = False
-    node: object = None
+    node: Any = None
 
     @property
     def path(self) -> str:

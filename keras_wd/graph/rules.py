@@ -1,5 +1,7 @@
 """How single layers act on channels."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import layers
@@ -63,8 +65,8 @@ def refuse_unusual(graph: Graph, step: Step) -> None:
     options = [name for name in step.options if name not in allowed]
     joins = kinds.is_exactly(operation, MERGING)
     if options and isinstance(operation, layers.Layer) and not joins:
-        options = ", ".join(f"{k}={step.options[k]!r}" for k in options)
-        raise NeedsAll(f"{step.path} is called with {options}")
+        said = ", ".join(f"{k}={step.options[k]!r}" for k in options)
+        raise NeedsAll(f"{step.path} is called with {said}")
     if kinds.is_exactly(
         operation, (*WEIGHTED, *WITH_CHANNELS, *ATTENTION, layers.Embedding)
     ):
@@ -158,7 +160,7 @@ def merged(
     if name == "Multiply":
         gains = np.full(len(inputs[0]), UNBOUNDED)
     else:
-        gains = sum(channels.gains for channels in inputs)
+        gains = np.sum([channels.gains for channels in inputs], axis=0)
     return Channels(inputs[0].labels, constants, gains)
 
 
@@ -181,7 +183,7 @@ _MERGED_CONSTANTS = {
 }
 
 
-def activated(activation: object, constants: np.ndarray) -> np.ndarray:
+def activated(activation: Any, constants: np.ndarray) -> np.ndarray:
     """An elementwise activation of the constants, in float32 as it runs."""
     known = ~np.isnan(constants)
     if activation is None or not known.any():

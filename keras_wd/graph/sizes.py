@@ -187,8 +187,13 @@ def units_of(layer: keras.Layer) -> int:
 
 def multiply_adds(graph: Graph) -> int | None:
     """Multiplications with weights for one example; None if not fixed."""
-    counts = [multiply_adds_of(graph, step) for step in graph.steps]
-    return None if None in counts else sum(counts)
+    total = 0
+    for step in graph.steps:
+        count = multiply_adds_of(graph, step)
+        if count is None:
+            return None
+        total += count
+    return total
 
 
 def multiply_adds_of(graph: Graph, step: Step) -> int | None:

@@ -181,7 +181,8 @@ def verify(
         )
     found = outputs(after, batch)
     allowed = tolerance(before)
-    names = functional_of(before).output_names
+    # `graph` was read from it.
+    names = functional_of(before).output_names  # type: ignore[union-attr]
     for name, wanted, made in zip(names, expected, found, strict=True):
         apart = difference(wanted, made)
         if not apart <= allowed:

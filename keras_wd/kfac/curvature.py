@@ -12,6 +12,7 @@ A batch goes from `fit` to the factors through these files:
 import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -66,15 +67,15 @@ class Curvature:
         add_variable: Callable,
     ):
         self.settings = settings
-        self.registration = None
-        self.state = None
+        self.registration: Registration | None = None
+        self.state: Any = None  # BlockState, once the blocks are known
         self.seconds = Seconds()
         self._seed = seed
         self._add_variable = add_variable
-        self._ids = ()
-        self._layers = None
+        self._ids: tuple[int, ...] = ()
+        self._layers: Any = None  # id of the model, layers, outputs
         self._measurements = {}
-        self._inversion = None
+        self._inversion: tuple[bool, Inversion] | None = None
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Remember the variables; create the state of known blocks."""

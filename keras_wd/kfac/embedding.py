@@ -47,7 +47,7 @@ class EmbeddingReader(DenseReader):
     def statistics(
         self,
         layer: keras.Layer,
-        block: Block,
+        block: KroneckerBlock,
         seen: Sequence,
         gradients: Sequence,
         loss_elements,
@@ -89,7 +89,7 @@ class EmbeddingReader(DenseReader):
     def moments(
         self,
         layer: keras.Layer,
-        block: Block,
+        block: KroneckerBlock,
         seen: Sequence,
         gradients: Sequence,
         loss_elements,

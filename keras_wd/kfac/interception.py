@@ -11,6 +11,7 @@ import functools
 import threading
 from collections.abc import Callable
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -24,7 +25,7 @@ from keras_wd.kfac.readers import Reader
 
 _FLAGS = {"scale": False, "center": False}
 
-READERS: dict[type, Reader] = {
+READERS: dict[Any, Reader] = {
     keras.layers.Dense: DenseReader(),
     keras.layers.EinsumDense: EinsumReader(),
     keras.layers.Embedding: EmbeddingReader(),

@@ -10,6 +10,7 @@ ignored classes are in them.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -96,8 +97,8 @@ class Share:
     """
 
     output: int
-    outputs: object
-    weights: object
+    outputs: Any
+    weights: Any
     uniform: bool
     metric: Distribution | None
     term: Term

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from keras import ops
 
@@ -107,9 +108,8 @@ class Packing:
     @classmethod
     def from_config(cls, config: dict) -> "Packing":
         """The inverse of `get_config`, also after JSON."""
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in config.items()
-            }
-        )
+        arguments: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in config.items()
+        }
+        return cls(**arguments)

@@ -14,6 +14,7 @@ grammar:
 import abc
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -69,7 +70,7 @@ class Reader(abc.ABC):
     def statistics(
         self,
         layer: keras.Layer,
-        block: Block,
+        block: Any,
         seen: Sequence,
         gradients: Sequence,
         loss_elements,
@@ -173,7 +174,7 @@ class MatrixReader(Reader):
     def statistics(
         self,
         layer: keras.Layer,
-        block: Block,
+        block: KroneckerBlock,
         seen: Sequence,
         gradients: Sequence,
         loss_elements,
@@ -187,8 +188,10 @@ class MatrixReader(Reader):
         )
         if block.sharing == "reduce":
             inputs = [
-                moments.mean_rows(*pair, count)
-                for pair, count in zip(inputs, examples, strict=True)
+                moments.mean_rows(values, weights, count)
+                for (values, weights), count in zip(
+                    inputs, examples, strict=True
+                )
             ]
             outputs = [
                 [
@@ -211,7 +214,7 @@ class MatrixReader(Reader):
     def moments(
         self,
         layer: keras.Layer,
-        block: Block,
+        block: KroneckerBlock,
         seen: Sequence,
         gradients: Sequence,
         loss_elements,
@@ -240,7 +243,7 @@ class MatrixReader(Reader):
     def gradients_of_examples(
         self,
         layer: keras.Layer,
-        block: Block,
+        block: KroneckerBlock,
         seen: Sequence,
         gradients: Sequence,
         dtype: str,

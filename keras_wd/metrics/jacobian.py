@@ -124,7 +124,7 @@ def jacobian_norm(
         if method == "random":
             at_once = max(1, min(_AT_ONCE, _MOST_SIGNS // (examples * outputs)))
         for first in range(0, count, at_once):
-            if method == "exact":
+            if eye is not None:
                 vectors = eye[first : first + at_once]
             else:
                 size = (min(at_once, count - first), examples, outputs)

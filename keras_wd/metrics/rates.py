@@ -173,11 +173,11 @@ def _kernels_of(model: keras.Model) -> list[keras.Variable]:
 
 
 def norm_of(variable: keras.Variable) -> float:
-    """The Euclidean norm of a weight."""
+    """The Euclidean norm of a weight; NaN while it has no value."""
     return length_of(backend.concrete_value(variable))
 
 
-def length_of(array: np.ndarray) -> float:
+def length_of(array: np.ndarray | None) -> float:
     """The Euclidean norm of an array of any shape, summed in float64.
 
     Without BLAS, whose threads are in the way of a training that goes on:

@@ -18,8 +18,8 @@ def reduced_axes(rank: int, axis: int | tuple[int, ...] | None):
     """
     if axis is None:
         return tuple(range(rank))
-    kept = (axis,) if isinstance(axis, int) else axis
-    kept = {a % rank for a in kept}
+    axes = (axis,) if isinstance(axis, int) else axis
+    kept = {a % rank for a in axes}
     return tuple(a for a in range(rank) if a not in kept)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -56,7 +57,7 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         noise = keras.random.SeedGenerator(seed, name=f"{self.name}_noise")
         # Tracked, so that a resumed run draws the labels it would have drawn.
         self.noise_state = noise.state
-        self._damping = check_rate("damping", damping)
+        self._damping: Any = check_rate("damping", damping)
         if not isinstance(damping, LearningRateSchedule):
             self._damping = self.add_variable(
                 shape=(),

@@ -12,7 +12,7 @@ from keras_wd.decays.decay import Decay
 
 def without(
     decay: Decay | Sequence[Decay], excluded: where.Selection | None
-) -> Decay | list[Decay]:
+) -> Decay | Sequence[Decay]:
     """The decays, each as it is but for the variables that are excluded.
 
     Raises:
@@ -20,8 +20,12 @@ def without(
     """
     if excluded is None:
         return decay
-    if not isinstance(decay, Decay):
-        return [without(rule, excluded) for rule in decay]
+    if isinstance(decay, Decay):
+        return _without(decay, excluded)
+    return [_without(rule, excluded) for rule in decay]
+
+
+def _without(decay, excluded):
     if type(decay).select is not Decay.select:
         raise ValueError(
             "`exclude_from_weight_decay` must meet decays that act on one "
@@ -46,12 +50,12 @@ def excluded(
         variables: all there are; None if they are not known yet, and paths
             have to be whole.
     """
-    parts = []
-    if var_list and variables is None:
+    parts: list[where.Selection] = []
+    if var_list and variables is not None:
+        parts.append(where.paths_of(var_list, variables))
+    elif var_list:
         whole = (f"^{re.escape(where.path_of(v))}$" for v in var_list)
         parts.append(where.regex(*whole))
-    elif var_list:
-        parts.append(where.paths_of(var_list, variables))
     if var_names:
         parts.append(where.regex(*var_names))
     if len(parts) == 2:

@@ -1,6 +1,7 @@
 """PathProx: proximal steps on paired layers, weight decay on the rest."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
@@ -9,6 +10,7 @@ from keras_wd import where as selections
 from keras_wd.decays import L2
 from keras_wd.decays import HomogeneousUnits
 from keras_wd.decays import PathNorm
+from keras_wd.decays.decay import Decay
 from keras_wd.decays.units import check_units
 from keras_wd.graph import homogeneous_units
 from keras_wd.optimizers.named import names_of
@@ -83,6 +85,7 @@ class PathProx(WeightDecay):
             where = _rest(model, units)
         selections.check_selection("where", where)
         rate = check_decay_rate(weight_decay)
+        rules: list[Decay]
         rules = [PathNorm(rate, units, balance=balance, absorb=absorb)]
         if where != ~selections.everything():
             rules.append(L2(rate, where=where, coupling="coupled"))
@@ -112,7 +115,7 @@ class PathProx(WeightDecay):
     def get_config(self) -> dict:
         """The constructor's arguments as plain Python."""
         inner = self.inner_optimizer.get_config()
-        rule = self.decay[0]
+        rule: Any = next(iter(self.decays.values()))  # the PathNorm
         rate, *rest = (
             self._with_rate(key)["config"]["weight_decay"]
             for key in self.decays

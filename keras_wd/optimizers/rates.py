@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 from keras import initializers
@@ -38,7 +39,11 @@ def as_written(value) -> float | None:
         value = backend.snapshot(value)
     elif not ops.is_tensor(value):
         return None
-    return float(str(ops.convert_to_numpy(value)))
+    return _shortest(value)
+
+
+def _shortest(tensor) -> float:
+    return float(str(ops.convert_to_numpy(tensor)))
 
 
 def decimal_of(value) -> float:
@@ -89,10 +94,10 @@ class Rates:
     """
 
     def __init__(
-        self, decays: Mapping[str, Decay], add_variable: Callable[..., object]
+        self, decays: Mapping[str, Decay], add_variable: Callable[..., Any]
     ):
         self._decays = decays
-        self._given = {
+        self._given: dict[str, Any] = {
             name: decay.weight_decay for name, decay in decays.items()
         }
         self._rates = {
@@ -120,7 +125,7 @@ class Rates:
     def read(self, iterations: keras.Variable) -> dict[str, float]:
         """The rates as Python numbers, by name."""
         rates = self.at(iterations, scalar_dtype())
-        return {name: as_written(rate) for name, rate in rates.items()}
+        return {name: _shortest(rate) for name, rate in rates.items()}
 
     def configured(self, name: str) -> float | None:
         """The rate in force, to be constructed again; None for a schedule."""

@@ -11,8 +11,10 @@ import dataclasses
 import json
 import warnings
 import weakref
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -47,6 +49,8 @@ class SavesState:
         # Keras saves what it finds here, and all is in `saved_state`.
         hidden = ("inner_optimizer", "optimizers")
         return [name for name in super().__dir__() if name not in hidden]
+
+    saved_state: "SavedState"
 
     def save_own_variables(self, store) -> None:
         """Nothing: the state is in `saved_state`."""
@@ -109,15 +113,15 @@ class SavedState(keras.losses.Loss):
     def __init__(self, optimizer: keras.optimizers.Optimizer):
         super().__init__(name="state")
         # A strong one would be walked through, without an end.
-        self._optimizer = weakref.ref(optimizer)
+        self._optimizer: Callable[[], Any] = weakref.ref(optimizer)
         self._model = []
-        self._waiting = None
+        self._waiting: _Saved | None = None
         # Whether the file has something where the optimizer stores nothing.
         self.foreign = False
         # Keras builds the optimizer of an old HDF5 file for no variables, and
         # sets its values then.
         self.expects_values = False
-        self._values = None
+        self._values: list | None = None
 
     def save_own_variables(self, store) -> None:
         """Write the manifest of all variables, and their values."""

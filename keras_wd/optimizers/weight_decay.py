@@ -218,7 +218,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         positions = [self._get_variable_index(v) for v in variables]
 
         if any(map(backend.is_traced, grads)):
-            vars(self)["_compiled"] = True
+            self.__dict__["_compiled"] = True
         # All of this is read before the inner step changes it.
         is_update = self._is_update()
         step = self._decay_step(positions, variables, grads, is_update)

@@ -70,7 +70,7 @@ class Restartable(keras.utils.PyDataset):
         super().__init__()
         self._begin = begin
         self._count = count
-        self._rest = iter(())
+        self._rest: Iterator[tuple] = iter(())
         self._next = count
         self._lock = threading.Lock()
 
@@ -106,7 +106,7 @@ def crop_and_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
     top, left = rng.integers(0, 2 * PADDING + 1, size=(2, count))
     cropped = np.moveaxis(windows[np.arange(count), top, left], 1, -1)
-    mirrored = rng.random(count) < 0.5
+    mirrored = rng.random((count,)) < 0.5
     return np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
 
 

@@ -44,7 +44,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def take(self, indices: np.ndarray) -> "Split":
+    def take(self, indices: np.ndarray | slice) -> "Split":
         """The examples at these positions."""
         return Split(self.inputs[indices], self.targets[indices])
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator
+from collections.abc import Mapping
 
 from keras_wd.study.errors import UsageError
 
@@ -30,7 +31,7 @@ def replacing(path: str) -> Iterator[str]:
             os.remove(draft)
 
 
-def write_json(path: str, document: dict) -> None:
+def write_json(path: str, document: Mapping) -> None:
     """Write a document as indented JSON."""
     with replacing(path) as draft:
         text = json.dumps(document, indent=2, allow_nan=False)

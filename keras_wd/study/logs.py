@@ -34,7 +34,7 @@ class EpochLogs(keras.callbacks.Callback):
     longer finite.
     """
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         model = self.model
         optimizer = model.optimizer
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):

@@ -53,7 +53,7 @@ class Option:
     short: str | None = None
 
 
-_DEFINE = {
+_DEFINE: dict[type, Callable] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def read(cell: Cell, folder: str, problem: str) -> Run:
     """What a run left in its folder."""
     summary = report.read(folder)
     epochs = history.read(folder)
-    numbers = dict(epochs[-1]) if epochs else {}
+    numbers: dict[str, Any] = dict(epochs[-1]) if epochs else {}
     numbers.update(summary or {})
     # A schedule may end at zero: the last rate that was above it.
     rates = [rate for rate in map(relative_rate, epochs) if rate > 0]
@@ -209,7 +210,7 @@ class Leader:
         }
         if not means:
             return "training"
-        best = max(means, key=means.get)
+        best = max(means, key=means.__getitem__)
         accuracy, loss = means[best]
         number = f"{accuracy:.1%}" if accuracy else f"loss {-loss:.3g}"
         optimizer, method, rate = best

@@ -72,7 +72,7 @@ def corrected(p_values: Sequence[float | None]) -> list[float | None]:
     [0.03, None, 0.06, 0.06]
     """
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    found = [None] * len(p_values)
+    found: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, index) in enumerate(known):
         largest = max(largest, min(1.0, p * (len(known) - rank)))
@@ -92,7 +92,7 @@ def seeds_needed(difference: Difference, comparisons: int) -> int | None:
     Returns:
         None if more than 1,000 would be needed, or if it is not known.
     """
-    if difference.p is None or not difference.value:
+    if difference.p is None or not difference.error or not difference.value:
         return None
     from scipy import stats
 

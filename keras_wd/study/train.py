@@ -89,7 +89,7 @@ def run(
         print(_announcement(settings, data, model, folder), flush=True)
     stored = checkpoint.Checkpoint(folder, seconds)
     try:
-        _fit(model, settings, data, folder, epochs_done, [*callbacks, stored])
+        _fit(model, settings, data, folder, epochs_done, callbacks, stored)
     except KeyboardInterrupt:
         print(
             f"\nInterrupted. Continue with: keras-wd train "
@@ -161,7 +161,7 @@ def curvature_of(settings: Mapping, data: DataSet) -> Curvature | None:
     )
 
 
-def _fit(model, settings, data, folder, epochs_done, callbacks):
+def _fit(model, settings, data, folder, epochs_done, callbacks, stored):
     epochs = settings["epochs"]
     augment = settings["augment"] == "true" or (
         settings["augment"] == "auto" and data.is_colour
@@ -171,7 +171,6 @@ def _fit(model, settings, data, folder, epochs_done, callbacks):
         size += 1  # Devices divide batches of that size, and no remainder.
     if epochs_done == epochs:
         return
-    *steering, stored = [*_steering(settings, data), *callbacks]
     steps = batches.steps_per_epoch(data, settings["batch_size"])
     training = functools.partial(
         batches.training_batches,
@@ -191,7 +190,8 @@ def _fit(model, settings, data, folder, epochs_done, callbacks):
         validation_batch_size=size,
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
-            *steering,
+            *_steering(settings, data),
+            *callbacks,
             EpochLogs(),
             history.writer(folder),
             keras.callbacks.TensorBoard(
