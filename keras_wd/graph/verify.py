@@ -18,7 +18,11 @@ _BATCH = 4
 _UNKNOWN_SIZE = 12
 # Of the largest output of an example: rounding, through a hundred layers
 # that sum in another order.
-_TOLERANCES = {"float64": 1e-7, "float32": 1e-3, "float16": 5e-2}
+_TOLERANCES: dict[str | None, float] = {
+    "float64": 1e-7,
+    "float32": 1e-3,
+    "float16": 5e-2,
+}
 _COARSE = 0.2
 _SEQUENTIAL_SCALES = (1.0, 30.0)
 
