@@ -92,6 +92,14 @@ SUBJECTS = {
     "Lp": wrapped(lambda model, rate: decays.Lp(rate, p=0.8)),
     "ProximalLp": wrapped(lambda model, rate: decays.ProximalLp(rate, p=0.5)),
     "GroupLasso": wrapped(lambda model, rate: decays.GroupLasso(rate)),
+    "NormControl": wrapped(
+        lambda model, rate: decays.NormControl(rate, target=0.7)
+    ),
+    "CPR": wrapped(lambda model, rate: decays.CPR(rate, bound=0.7)),
+    "Hyperball": wrapped(lambda model, rate: decays.Hyperball(rate)),
+    "RadialBrake": wrapped(
+        lambda model, rate: decays.RadialBrake(rate, inward=1.0)
+    ),
     "PathNorm": wrapped(
         lambda model, rate: decays.PathNorm(
             rate, graph.homogeneous_units(model)
