@@ -112,8 +112,11 @@ class _Comparison:
             self.stand_ins.wrapping, self.stand_ins.made = True, 0
             reports = runtestprotocol(item, log=False, nextitem=nextitem)
             self.stand_ins.wrapping = False
-            self.outcomes.append(self._outcome(item, reports))
-            print(self.outcomes[-1].kind[0].upper(), end="", flush=True)
+            self.outcomes.append(outcome := self._outcome(item, reports))
+            print(outcome.kind[0].upper(), end="", flush=True)
+            if outcome.kind == "failed":
+                # Hours before the report, which a stopped run does without.
+                print(f" {outcome.test}: {outcome.why}", flush=True)
         return True
 
     def pytest_collectreport(self, report):

@@ -3,6 +3,7 @@
 _REFUSED = "Its step derives the weights from a state of its own: refused."
 _RATE = "The rate is one variable more, so that it can be set while training."
 _DENSE = "A decay changes every row, so its assignment is not a sparse one."
+_HOOK = "It calls a hook that is a part of `apply`, where alone decays act."
 _CLASS = "The class is WeightDecay; Keras's is the inner optimizer's."
 
 KNOWN = {
@@ -12,6 +13,9 @@ KNOWN = {
     # The tenth is Ftrl.
     "optimizers/optimizer_test.py::*_accumulation_with_weigth_decay9": _REFUSED,
     "optimizers/optimizer_sparse_test.py::*test_sparse_gradients_*": _DENSE,
+    "optimizers/muon_test.py::*::test_adamw_single_step": _HOOK,
+    "optimizers/muon_test.py::*::test_adamw_weight_decay": _HOOK,
+    "optimizers/muon_test.py::*::test_muon_single_step": _HOOK,
     "optimizers/sgd_test.py::*::test_single_step": _RATE,
     "optimizers/optimizer_test.py::*::test_setting_lr_to_callable*": _RATE,
     "optimizers/schedules/*::test_fit_lr_correctness": _RATE,
