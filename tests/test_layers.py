@@ -29,6 +29,7 @@ ALLOWED = {
     "errors": set(),
     "patterns": set(),
     "selection": set(),
+    "tables": set(),
     "roles": {"selection"},
     "where": {"errors", "patterns", "roles", "selection"},
     "schedules": {"errors"},
@@ -36,10 +37,12 @@ ALLOWED = {
     "regularizers": {"errors", "ops"},
     "backend": {"errors", "ops"},
     "decays": {"backend", "errors", "ops", "patterns", "schedules", "where"},
-    "graph": {"backend", "decays", "errors", "ops", "where"},
+    "graph": {"backend", "decays", "errors", "ops", "tables", "where"},
     "masks": set(),
     "losses": {"errors", "masks"},
-    "kfac": {"backend", "errors", "losses", "masks", "ops", "where"},
+    "kfac": {
+        *("backend", "errors", "losses", "masks", "ops", "tables", "where"),
+    },
     "optimizers": {
         *("backend", "decays", "errors", "graph", "kfac", "losses", "ops"),
         *("schedules", "where"),

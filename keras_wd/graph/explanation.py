@@ -10,7 +10,7 @@ from keras_wd.graph.homogeneity import WEIGHTED
 from keras_wd.graph.invariance import effects
 from keras_wd.graph.pairs import find_pairs
 from keras_wd.graph.read import read
-from keras_wd.graph.table import table
+from keras_wd.tables import table
 
 _IN_BETWEEN = (layers.BatchNormalization, layers.PReLU, *kinds.DEPTHWISE)
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_wd.graph.sizes import Sizes
-from keras_wd.graph.table import table
+from keras_wd.tables import table
 
 
 @dataclasses.dataclass(frozen=True)

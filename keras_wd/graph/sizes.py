@@ -18,7 +18,7 @@ from keras_wd.graph.read import Step
 from keras_wd.graph.read import read
 from keras_wd.graph.rules import ATTENTION
 from keras_wd.graph.rules import WEIGHTED
-from keras_wd.graph.table import table
+from keras_wd.tables import table
 
 _COUNTED = (*WEIGHTED, *kinds.DEPTHWISE, layers.EinsumDense)
 _ROUNDS = 15

@@ -10,6 +10,7 @@ A batch goes from `fit` to the factors through these files:
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -268,6 +269,34 @@ class Curvature:
         """Take over the registration of a saved optimizer."""
         if config is not None:
             self.registration = Registration.from_config(config)
+
+
+def without_optimizer(
+    settings: Settings, seed: int, variables: Sequence[keras.Variable]
+) -> Curvature:
+    """A curvature that belongs to no optimizer: for a measurement.
+
+    Args:
+        settings: how it is measured.
+        seed: where labels and signs are drawn from.
+        variables: the model's trainable variables.
+    """
+    numbers = itertools.count()
+
+    def add_variable(shape, initializer, dtype, name):
+        return keras.Variable(
+            initializer,
+            shape=shape,
+            dtype=dtype,
+            trainable=False,
+            name=f"{name}_{next(numbers)}",
+        )
+
+    curvature = Curvature(
+        settings, keras.random.SeedGenerator(seed), add_variable
+    )
+    curvature.build(variables)
+    return curvature
 
 
 def _check_examples(x):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wd import tables
 from keras_wd.backend import curvature as seam
 from keras_wd.kfac.curvature import Curvature
 from keras_wd.kfac.registration import Registration
@@ -19,7 +20,7 @@ def table(registration: Registration, names: Sequence[str]) -> str:
         registration: the blocks.
         names: paths of the optimizer's variables.
     """
-    rows = [("variable", "block", "factors", "memory")]
+    rows = []
     total = 0
     for position, name in enumerate(names):
         block = next(
@@ -39,15 +40,8 @@ def table(registration: Registration, names: Sequence[str]) -> str:
             kind = f"{type(block).__name__} ({block.layer})"
             rows.append((name, kind, factors, _size(block.memory)))
             total += block.memory
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
-    lines.append(f"total: {_size(total)} for factors and inverses")
-    return "\n".join(lines)
+    lines = tables.table(("variable", "block", "factors", "memory"), rows)
+    return f"{lines}\ntotal: {_size(total)} for factors and inverses"
 
 
 def _size(count):

@@ -1,7 +1,6 @@
 """The size of the weights in the metric of the outputs."""
 
 import collections
-import itertools
 import math
 
 import keras
@@ -10,8 +9,8 @@ from keras import ops
 from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
-from keras_wd.kfac.curvature import Curvature
 from keras_wd.kfac.curvature import Settings
+from keras_wd.kfac.curvature import without_optimizer
 from keras_wd.kfac.report import quadratic_form
 from keras_wd.metrics.probing import batches_of
 from keras_wd.metrics.probing import checked_inputs
@@ -132,22 +131,10 @@ def _squared_motion(model, moving):
 
 
 def _kronecker(model, inputs, variables, chosen):
-    numbers = itertools.count()
-
-    def add_variable(shape, initializer, dtype, name):
-        return keras.Variable(
-            initializer,
-            shape=shape,
-            dtype=dtype,
-            trainable=False,
-            name=f"{name}_{next(numbers)}",
-        )
-
-    curvature = Curvature(
+    curvature = without_optimizer(
         Settings("gauss_newton_exact", 0.0, _LARGEST_FACTOR, training=False),
-        keras.random.SeedGenerator(0),
-        add_variable,
+        seed=0,
+        variables=variables,
     )
-    curvature.build(variables)
     curvature.measure(model, (inputs, None, None), None, first_pass=True)
     return quadratic_form(curvature, {i: variables[i] for i in chosen})

@@ -1,6 +1,5 @@
 """Which training examples a test loss depends on."""
 
-import itertools
 from collections.abc import Sequence
 
 import keras
@@ -11,8 +10,8 @@ from keras_wd.backend import curvature as seam
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 from keras_wd.errors import check_seed
-from keras_wd.kfac.curvature import Curvature
 from keras_wd.kfac.curvature import Settings
+from keras_wd.kfac.curvature import without_optimizer
 from keras_wd.kfac.embedding import EmbeddingReader
 from keras_wd.kfac.measurement import numbers_of
 from keras_wd.kfac.measurement import watched
@@ -159,21 +158,7 @@ def _batches(data, size):
 
 def _fitted(model, train, batch_size, settings, seed):
     """The curvature of all training examples, in its eigenbasis."""
-    numbers = itertools.count()
-
-    def add_variable(shape, initializer, dtype, name):
-        return keras.Variable(
-            initializer,
-            shape=shape,
-            dtype=dtype,
-            trainable=False,
-            name=f"{name}_{next(numbers)}",
-        )
-
-    curvature = Curvature(
-        settings, keras.random.SeedGenerator(seed), add_variable
-    )
-    curvature.build(model.trainable_variables)
+    curvature = without_optimizer(settings, seed, model.trainable_variables)
     # First the basis, then the moments in it.
     for again in (False, True):
         for x, y in _batches(train, batch_size):

@@ -1,60 +1,9 @@
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
 from keras_wd.study import datasets
 from keras_wd.study.errors import UsageError
-
-
-class _Made(tfds.core.GeneratorBasedBuilder):
-    """A tiny set made here; a subclass says of what."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    SPLITS = {"train": 40}
-    IMAGE = tfds.features.Image(shape=(6, 6, 3))
-    LABEL = tfds.features.ClassLabel(num_classes=4)
-
-    def _info(self):
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(
-                {"image": self.IMAGE, "label": self.LABEL}
-            ),
-            supervised_keys=("image", "label"),
-        )
-
-    def _split_generators(self, dl_manager):
-        return {
-            name: self._generate_examples(offset, count)
-            for offset, (name, count) in enumerate(self.SPLITS.items())
-        }
-
-    def _generate_examples(self, offset, count):
-        rng = np.random.default_rng(offset)
-        for index in range(count):
-            image = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-            image[..., 2] = 7
-            yield index, {"image": image, "label": index % 4}
-
-
-class MadeColour(_Made):
-    SPLITS = {"train": 40, "test": 8}
-
-
-class MadeTrainOnly(_Made):
-    pass
-
-
-class MadeWithValidation(_Made):
-    SPLITS = {"train": 40, "validation": 8}
-
-
-class MadeOfAllSizes(_Made):
-    IMAGE = tfds.features.Image(shape=(None, None, 3))
-
-
-class MadeToRegress(_Made):
-    LABEL = tfds.features.Scalar(dtype=np.int64)
+from tests.study import made  # noqa: F401  (registers its sets)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +26,6 @@ def test_missing_splits_are_cut_off_the_training_images(
     np.testing.assert_array_equal(
         data.validation.inputs, again.validation.inputs
     )
-
-
-def test_images_of_different_sizes_are_resized(tmp_path):
-    data = datasets.load("made_of_all_sizes", str(tmp_path))
-    assert data.input_shape == (6, 6, 3)
-    data = datasets.load("made_of_all_sizes", str(tmp_path), image_size="4,8")
-    assert data.input_shape == (4, 8, 3)
 
 
 def test_carved_splits_share_no_image():
@@ -132,24 +74,3 @@ def test_digits_are_not_colour_and_need_no_carving(digits):
     assert not digits.is_colour
     assert digits.carved == ()
     assert digits.classes == 10
-
-
-@pytest.mark.parametrize(
-    "name, message",
-    [
-        ("made_to_regress", "is not an image-classification set"),
-        ("digist", "is not a data set of .* Did you mean 'digits'"),
-        ("emnist/leters", "is not a form .* Did you mean 'letters'"),
-        ("mnist:9.9.9", "is not a form or version of mnist"),
-    ],
-)
-def test_load_rejects(name, message, tmp_path):
-    with pytest.raises(UsageError, match=f"--dataset={name} {message}"):
-        datasets.load(name, str(tmp_path))
-
-
-def test_load_rejects_a_folder_that_is_a_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("")
-    with pytest.raises(UsageError, match="--data_dir=.*cannot be written to"):
-        datasets.load("digits", str(path / "x"))

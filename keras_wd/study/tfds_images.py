@@ -1,0 +1,162 @@
+"""Images with one label each from TensorFlow Datasets, and our `digits`."""
+
+import contextlib
+import io
+import os
+import re
+
+import numpy as np
+from absl import logging
+
+from keras_wd.errors import did_you_mean
+from keras_wd.study import own_data
+from keras_wd.study.errors import UsageError
+from keras_wd.study.errors import first_line
+from keras_wd.study.errors import require
+
+SPLITS = ("train", "validation", "test")
+
+
+def read(
+    name: str, data_dir: str | None, size: tuple[int, int] | None
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+    """The images and labels of every split, and the number of classes.
+
+    Prepares the set first if need be.
+
+    Args:
+        name: of the set, such as `mnist` or `emnist/letters`.
+        data_dir: where prepared sets live; None for TFDS's own choice.
+        size: height and width the images get. Of images that differ in size
+            the median for None.
+
+    Raises:
+        UsageError: for a name that does not exist or a set that does not fit.
+    """
+    logging.set_verbosity(logging.ERROR)  # TFDS reports the usual as warnings
+    builder = _find(name, data_dir)
+    _check(name, builder.info)
+    _prepare(name, builder)
+    present = [s for s in SPLITS if s in builder.info.splits]
+    if "train" not in present:
+        raise UsageError(f"--dataset={name} has no training images")
+    image, label = builder.info.supervised_keys
+    if size is None and None in builder.info.features[image].shape:
+        size = _median_size(builder, image)
+    found = {split: _read(builder, split, size) for split in present}
+    return found, builder.info.features[label].num_classes
+
+
+def _find(name: str, data_dir: str | None):
+    import tensorflow_datasets as tfds
+
+    base, *form = re.split("[/:]", name, maxsplit=1)
+    if base == "digits":
+        require("sklearn")
+        from keras_wd.study import digits  # noqa: F401  (registers itself)
+    if data_dir is not None:
+        data_dir = os.path.expanduser(data_dir)
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except OSError as error:
+        raise _unusable_folder(data_dir, error) from error
+    except Exception as error:
+        raise _not_found(name, base, form) from error
+
+
+def _not_found(name, base, form):
+    import tensorflow_datasets as tfds
+
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    if base in known and form:
+        forms = tfds.builder_cls(base).builder_configs
+        return UsageError(
+            f"--dataset={name} is not a form or version of {base} that "
+            f"TensorFlow Datasets knows{did_you_mean(form[0], forms)}"
+        )
+    return UsageError(
+        f"--dataset={name} is not a data set of TensorFlow Datasets. Choose "
+        "digits, mnist, fashion_mnist, cifar10, cifar100, svhn_cropped or "
+        f"another image-classification set{did_you_mean(name, known)}"
+    )
+
+
+def _check(name: str, info) -> None:
+    """Refuse a set that is not images with one label each."""
+    import tensorflow_datasets as tfds
+
+    keys = info.supervised_keys
+    fits = keys is not None and len(keys) == 2
+    if fits:
+        image, label = (info.features[key] for key in keys)
+        fits = isinstance(image, tfds.features.Image) and isinstance(
+            label, tfds.features.ClassLabel
+        )
+    if not fits:
+        raise UsageError(
+            f"--dataset={name} is not an image-classification set: it does "
+            "not pair an image with a class label"
+        )
+
+
+def _prepare(name: str, builder) -> None:
+    import tensorflow_datasets as tfds
+
+    if builder.is_prepared():
+        return
+    print(f"Preparing the data set {name} in {builder.data_dir}", flush=True)
+    local = builder.name == "digits"
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    if local:
+        tfds.disable_progress_bar()
+    try:
+        with quiet if local else contextlib.nullcontext():
+            builder.download_and_prepare()
+    except OSError as error:
+        if error.filename and str(builder.data_dir).startswith(
+            str(error.filename)
+        ):
+            raise _unusable_folder(builder.data_dir, error) from error
+        raise _not_prepared(name, error) from error
+    except Exception as error:
+        raise _not_prepared(name, error) from error
+    finally:
+        if local:
+            tfds.enable_progress_bar()
+
+
+def _not_prepared(name: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"--dataset={name} could not be downloaded or prepared: "
+        f"{first_line(error)}"
+    )
+
+
+def _unusable_folder(data_dir: str | None, error: OSError) -> UsageError:
+    return UsageError(
+        f"--data_dir={data_dir} cannot be written to: "
+        f"{error.strerror or first_line(error)}"
+    )
+
+
+def _median_size(builder, image) -> tuple[int, int]:
+    import tensorflow_datasets as tfds
+
+    examples = tfds.as_numpy(builder.as_dataset(split="train"))
+    return own_data.common_size([example[image].shape for example in examples])
+
+
+def _read(builder, split: str, size: tuple[int, int] | None):
+    import tensorflow_datasets as tfds
+
+    if size is None:
+        images, labels = tfds.as_numpy(
+            builder.as_dataset(split=split, batch_size=-1, as_supervised=True)
+        )
+        return images, labels.astype("int32")
+    pairs = tfds.as_numpy(builder.as_dataset(split=split, as_supervised=True))
+    images, labels = zip(
+        *((own_data.resized(image, size), label) for image, label in pairs),
+        strict=True,
+    )
+    return np.stack(images), np.array(labels, "int32")
