@@ -111,6 +111,22 @@ def exp2_parts(terms, rest):
     return ops.where(whole < -126, 0.0, power)
 
 
+def exp2(y):
+    """`2^y`, y kept between the exponents of the normal numbers."""
+    y = ops.clip(y, -126.0, 127.0)
+    whole = nearest_integer(y)
+    power = polynomial(y - ops.cast(whole, "float32"), _exp2_coefficients())
+    # Adding to the exponent bits multiplies by 2^whole.
+    shift = ops.left_shift(whole, MANTISSA_BITS)
+    return ops.view(ops.view(power, "int32") + shift, "float32")
+
+
+def log2_of_one_plus(x):
+    """`log2(1 + x)` for x >= 0, to the rounding of the sum."""
+    e, f = log2_parts(1.0 + x)
+    return e + f
+
+
 def exp2_minus_one(y):
     """`2^y - 1`, exact to rounding near zero; y is kept within 64."""
     y = ops.clip(y, -64.0, 64.0)

@@ -10,7 +10,9 @@ import math
 import keras
 from keras import ops
 
+from keras_wd.ops.exponents import exp2
 from keras_wd.ops.exponents import exp2_minus_one
+from keras_wd.ops.exponents import log2_of_one_plus
 from keras_wd.ops.exponents import log2_of_rate
 
 # Above the least normal number: smaller ones have no logarithm everywhere.
@@ -18,7 +20,15 @@ _SMALLEST = {"float32": 1.2e-38, "float64": 2.3e-308}
 
 
 class Rate:
-    """`s t^q / a` as a function of t, for float64 tensors a, s > 0."""
+    """`s t^q / a` as a function of t, for float64 tensors a, s > 0.
+
+    `exp`, `expm1` and `log1p` are as exact as where Newton's steps start from
+    needs them.
+    """
+
+    exp = staticmethod(ops.exp)
+    expm1 = staticmethod(ops.expm1)
+    log1p = staticmethod(ops.log1p)
 
     def __init__(self, a, s, q: float):
         self.a, self.q = a, q
@@ -54,7 +64,23 @@ class Rate:
 
 
 class FusedRate(Rate):
-    """The same for float32, in operations that XLA fuses."""
+    """The same for float32, in operations that XLA fuses.
+
+    XLA on a CPU computes a logarithm or an exponential of its own one element
+    at a time, which would be most of the work.
+    """
+
+    @staticmethod
+    def exp(x):
+        return exp2(x / math.log(2))
+
+    @staticmethod
+    def expm1(x):
+        return exp2_minus_one(x / math.log(2))
+
+    @staticmethod
+    def log1p(x):
+        return math.log(2) * log2_of_one_plus(x)
 
     def __init__(self, a, s, q: float):
         self.a, self.q = a, q
@@ -78,12 +104,12 @@ def minimiser(a, rate: Rate, p: float, steps: int):
     """
     log_c = rate.log(a)
     if p > 1:
-        t = _start_above_one(a, log_c, p - 1)
+        t = _start_above_one(a, log_c, p - 1, rate)
         return rate.polished(t, steps)
     at_jump = 2 * (1 - p) / (2 - p)
     limit = math.log1p(-at_jump) + (1 - p) * math.log(at_jump)
     beyond = log_c < limit
-    t = _start_below_one(a, ops.where(beyond, log_c, limit), p - 1)
+    t = _start_below_one(a, ops.where(beyond, log_c, limit), p - 1, rate)
     return ops.where(beyond, rate.polished(t, steps), 0.0)
 
 
@@ -91,19 +117,19 @@ def minimiser(a, rate: Rate, p: float, steps: int):
 # log u is about log m - m / 2: the equation of Lambert's function.
 
 
-def _start_above_one(a, log_c, q):
+def _start_above_one(a, log_c, q, of):
     """Within some percent, v + log v = x solved as Winitzki, 2003, did."""
     slope = 1 - q / 2
     x = -log_c / q - math.log(q / slope)
-    softplus = ops.maximum(x, 0.0) + ops.log1p(ops.exp(-ops.abs(x)))
-    v = softplus * (1 - ops.log1p(softplus) / (2 + softplus))
+    softplus = ops.maximum(x, 0.0) + of.log1p(of.exp(-ops.abs(x)))
+    v = softplus * (1 - of.log1p(softplus) / (2 + softplus))
     # For a small v, from where v does not cancel.
-    exact = ops.minimum(-log_c / q - v, 0.0) / 2
-    small = (a * ops.exp(exact)) * ops.exp(exact)
-    return ops.where(x < 0, small, -a * ops.expm1(-(q / slope) * v))
+    root = of.exp(ops.minimum(-log_c / q - v, 0.0) / 2)
+    small = (a * root) * root
+    return ops.where(x < 0, small, -a * of.expm1(-(q / slope) * v))
 
 
-def _start_below_one(a, log_c, q):
+def _start_below_one(a, log_c, q, of):
     """The same for v - log v = x, as Barry et al., 2000, but for a factor."""
     slope = 1 - q / 2
     x = log_c / q + math.log(-q / slope)
@@ -111,4 +137,4 @@ def _start_below_one(a, log_c, q):
     factor = 0.3361
     root = factor * ops.sqrt(over / 2)
     v = 1 + over + (2 / factor) * (root / (1 + root))
-    return -a * ops.expm1((q / slope) * v)
+    return -a * of.expm1((q / slope) * v)

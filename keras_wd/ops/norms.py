@@ -42,6 +42,21 @@ def group_norm(w, axis: int | tuple[int, ...] | None = -1):
     return scale * ops.sqrt(squares)
 
 
+def sum_of_squares(w):
+    """`sum w^2` over a whole tensor, a scalar.
+
+    In two sums, of rows and then of all: what ends in a scalar at once, XLA
+    on a CPU adds up in a single thread.
+    """
+    squares = ops.square(w)
+    rank = len(w.shape)
+    if rank > 1:
+        rows = ops.sum(squares, axis=tuple(range(1, rank)))
+        # Changes nothing, and keeps XLA from making one sum of both.
+        squares = ops.maximum(rows, 0)
+    return ops.sum(squares)
+
+
 def scale_units(w, axis: int | tuple[int, ...] | None = -1):
     """`(w / scale, scale)`, scale the largest magnitude of a unit (1 if 0).
 

@@ -7,6 +7,7 @@ to keep, and is left as it is.
 from keras import ops
 
 from keras_wd.ops.norms import reduced_axes
+from keras_wd.ops.norms import sum_of_squares
 from keras_wd.ops.precision import in_float32
 
 
@@ -20,6 +21,9 @@ def length(w, axis: int | tuple[int, ...] | None = None):
         w: weights, any shape.
         axis: the axis (or axes) that number the units; None: one norm.
     """
+    if axis is None:
+        norm = ops.sqrt(sum_of_squares(w))
+        return ops.reshape(norm, (1,) * len(w.shape))
     axes = reduced_axes(len(w.shape), axis)
     return ops.sqrt(ops.sum(ops.square(w), axis=axes, keepdims=True))
 

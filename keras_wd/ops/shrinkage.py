@@ -6,7 +6,6 @@ start or end at zero and a gated step is a step that did not happen.
 
 from keras import ops
 
-from keras_wd.ops.norms import group_norm
 from keras_wd.ops.norms import reduced_axes
 from keras_wd.ops.powers import abs_power
 from keras_wd.ops.precision import in_float32
@@ -55,9 +54,13 @@ def group_soft_threshold(w, strength, axis: int | tuple[int, ...] | None = -1):
         strength: scalar >= 0.
         axis: the axis (or axes) that number the units.
     """
-    norm = group_norm(w, axis)
-    safe = ops.where(norm > 0, norm, 1.0)
-    shrunk = w * ops.maximum(1 - strength / safe, 0)
+    # In units of s, so that squares leave the range of the float only where
+    # a unit is far longer or far shorter than s, and what becomes of
+    # it is clear.
+    scaled = w / ops.where(strength > 0, strength, 1.0)
+    axes = reduced_axes(len(w.shape), axis)
+    squares = ops.sum(ops.square(scaled), axis=axes, keepdims=True)
+    shrunk = w * ops.maximum(1 - 1 / ops.sqrt(squares), 0)
     return ops.where(strength > 0, shrunk, w)
 
 
