@@ -90,7 +90,7 @@ def transfer(seeds):
 
 
 def damping(seeds):
-    """The damping that a normalised layer meets is its squared norm times d.
+    """The effective damping of a normalised layer is its squared norm times d.
 
     The first layer at norms rho such that rho^2 d is a multiple of the
     largest eigenvalue of the curvature of its direction (exact Fisher):

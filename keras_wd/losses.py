@@ -126,7 +126,7 @@ def weights_of_classes(class_weight: Mapping, y, sample_weight=None):
         )
     if y is None or keras.tree.is_nested(y):
         raise ValueError(
-            "`class_weight` must come with `y`, the labels of one output. "
+            "`class_weight` must be given with `y`, the labels of one output. "
             f"Received: y={'None' if y is None else type(y).__name__}."
         )
     y = ops.convert_to_numpy(y)

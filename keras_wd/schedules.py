@@ -67,7 +67,7 @@ def check_decay_rate(rate: Rate) -> Rate:
 def check_learning_rate(
     learning_rate: float | LearningRateSchedule | Callable,
 ) -> float | LearningRateSchedule | Callable:
-    """Return what a Keras optimizer takes, or raise if it would be nonsense.
+    """Return what a Keras optimizer takes, or raise if it is invalid.
 
     Keras itself takes negative numbers and NaN, and refuses integers.
     """
@@ -133,7 +133,7 @@ def rate_at(rate: Rate, step):
 
 
 class _FollowsLearningRate(LearningRateSchedule):
-    """A rate computed from the learning rate, which it is told again."""
+    """A rate computed from the learning rate, which has to be given again."""
 
     def __init__(self, learning_rate: float | LearningRateSchedule):
         self.learning_rate = check_rate("learning_rate", learning_rate)

@@ -196,7 +196,7 @@ def wrong_models(tmp_path_factory):
         (["--learning_rate=nan"], "--learning_rate must be a finite number"),
         (["--weight_decay=-1"], "--weight_decay must be a non-negative"),
         (["--p=0"], "--p must be above 0"),
-        (["--p=2", "--decay=l2"], "--p has a meaning only with --decay=lp"),
+        (["--p=2", "--decay=l2"], "--p applies only with --decay=lp"),
         (["--bias=perhaps"], "--bias must be true or false"),
         (["--hidden_units=0"], "--hidden_units must be whole numbers"),
         (["--hidden_units=5", "--model=cnn"], "only with --model=mlp"),
@@ -208,7 +208,7 @@ def wrong_models(tmp_path_factory):
         (["--coupling=loose"], "--coupling must be one of decoupled"),
         (
             ["--coupling=coupled", "--decay=proximal_lp"],
-            "--coupling=coupled has no meaning for a proximal step",
+            "--coupling=coupled does not apply to a proximal step",
         ),
         (["--dtype_policy=int8"], "--dtype_policy must be one of float32"),
         (["--where=nosuch/*"], r"--where=nosuch/\* .* hidden_1/kernel"),

@@ -114,7 +114,7 @@ def test_kfac_takes_no_step_with_nothing_but_bad_curvature(bad):
     model = compiled_network(optimizers.KFAC(0.1, seed=0))
     x = X.copy()
     x[0, 0] = bad
-    with pytest.raises(ValueError, match="finite curvature.* 2 of 2 blocks"):
+    with pytest.raises(ValueError, match="Cannot invert: 2 of 2 blocks"):
         model.optimizer.update_curvature(model, x)
     assert not model.optimizer.has_curvature
     # A later batch is skipped, and told.

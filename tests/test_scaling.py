@@ -85,7 +85,7 @@ def test_there_and_back_again():
     [
         ({"rule": "linear", "width": (1, 2)}, "`rule` must be one of"),
         ({"rule": "width"}, "must be given for rule='width'"),
-        ({"rule": "width", "batch_size": (1, 2)}, "no place in the rule"),
+        ({"rule": "width", "batch_size": (1, 2)}, "not used by the rule"),
         ({"rule": "timescale", "width": (1, 2)}, "Use rule='width'"),
         ({"rule": "timescale", "examples": 4}, "two numbers"),
         ({"rule": "timescale", "examples": (1, 0)}, "must be a finite"),
@@ -95,7 +95,7 @@ def test_there_and_back_again():
         ),
         (
             {"rule": "square_root_of_batch", "new_learning_rate": 0.1},
-            "no place in the rule",
+            "not used by the rule",
         ),
     ],
 )

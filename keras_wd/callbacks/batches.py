@@ -10,8 +10,8 @@ from keras_wd.errors import check_seed
 
 _BATCH_SIZE = 128
 _NO_END = (
-    "`data` must have an end for first_pass=True, or `fit` must be told its "
-    "steps. Received: a dataset without an end. Use steps_per_epoch, or "
+    "`data` must be finite for first_pass=True, or `fit` must be given its "
+    "number of steps. Received: an infinite dataset. Use steps_per_epoch, or "
     "data.take(100)."
 )
 

@@ -119,7 +119,8 @@ class GradualPruning(keras.callbacks.Callback):
         if not len(self._plan(model).order):
             raise ValueError(
                 "`GradualPruning` must be used with a model that has units "
-                f"which may go. Received: model={model.name!r} without any. "
+                f"that can be removed. Received: model={model.name!r} without "
+                "any. "
                 "keras_wd.graph.compact(model, report=True) says why."
             )
 

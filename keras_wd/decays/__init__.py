@@ -1,8 +1,8 @@
 """Decays: rules that shrink weights, combined with any optimizer.
 
 A training step is the inner optimizer, then the decays. A decay is a *rule*
-(what happens to a weight) at a *rate* (how strongly at step t), *where* it is
-wanted (which variables), with a *coupling* (how it meets the gradient step):
+(what happens to a weight) at a *rate* (how strongly at step t), *where* it
+acts (which variables), with a *coupling* (how it joins the gradient step):
 
     AdamW      WeightDecay(Adam(...), L2(0.004, where=everything()))
     Adam + L2  the same with coupling="coupled"

@@ -114,7 +114,7 @@ def check_not_zero(
             raise ValueError(
                 "`where` must select variables that are not all zero, "
                 f"because {reason}. Received: where={where!r}, which selects "
-                f"{path}. Initialize it otherwise, or leave it "
+                f"{path}. Initialize it differently, or leave it "
                 f"out with `& ~where.paths({ending!r})`."
             )
 

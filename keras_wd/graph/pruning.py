@@ -233,8 +233,8 @@ def _within_multiply_adds(plan, budget):
         least = _estimate(plan, plan.lowest(high))
         raise ValueError(
             "`multiply_adds` must be what the layers that can shrink allow. "
-            f"Received: multiply_adds={budget}, but without all units that "
-            f"may go {least:,} of {whole:,} remain."
+            f"Received: multiply_adds={budget}, but {least:,} of {whole:,} "
+            "remain when all units that can be removed are."
         )
     while low < high:
         middle = (low + high) // 2
@@ -282,8 +282,8 @@ def _within_latency(plan, budget, x, batch_size):
     if not best.any() or share(best) > budget:
         raise ValueError(
             "`latency` must be what the layers that can shrink allow. "
-            f"Received: latency={budget}, which was not reached without all "
-            "units that may go."
+            f"Received: latency={budget}, which was not reached when all "
+            "units that can be removed were."
         )
     for _ in range(_MEASUREMENTS):
         middle = (low + high) // 2

@@ -191,7 +191,7 @@ def verify(
         apart = difference(wanted, made)
         if not apart <= allowed:
             raise ValueError(
-                "`model` must be one whose structure is read rightly. "
+                "`model` must have a structure that is read correctly. "
                 f"Received: a smaller model whose output {name!r} differs by "
                 f"{apart:.1e} of its largest entry, where {allowed:.0e} is "
                 f"rounding. It is not returned. {_culprit(before, after)}"

@@ -14,8 +14,8 @@ The parts, from the model to the optimizer:
                   the programs that run between the steps, compiled
     curvature     all of it as one object, which the optimizer owns
 
-`keras_wd.optimizers.KFAC` is what a user meets; `register_layer` makes a layer
-of one's own known.
+`keras_wd.optimizers.KFAC` is what a user sees; `register_layer` makes a layer
+of your own known.
 """
 
 from keras_wd.kfac.blocks import Block

@@ -200,10 +200,9 @@ class Curvature:
         updates = ops.convert_to_numpy(seam.read(self.state.updates))
         if not updates.all():
             raise ValueError(
-                "`x` must have given every block a finite curvature before "
-                "the inverses are made. Received: only statistics that are "
-                f"NaN or infinite for {np.count_nonzero(updates == 0)} of "
-                f"{len(updates)} blocks. Look for such values in the data and "
+                f"Cannot invert: {np.count_nonzero(updates == 0)} of "
+                f"{len(updates)} blocks have only statistics that are NaN or "
+                "infinite. Look for such values in the data and "
                 "the weights."
             )
         if self._inversion is None or self._inversion[0] != jit_compile:

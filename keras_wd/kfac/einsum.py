@@ -1,4 +1,4 @@
-"""EinsumDense as the matrix product that it spells."""
+"""EinsumDense as the matrix product that it is."""
 
 import math
 

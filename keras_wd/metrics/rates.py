@@ -84,7 +84,7 @@ def effective_learning_rate(
 def effective_damping(
     model: keras.Model, optimizer: keras.optimizers.Optimizer | None = None
 ) -> dict[str, float | None]:
-    """The damping that the direction of every kernel meets under K-FAC, now.
+    """The current damping of the direction of every kernel under K-FAC.
 
     Formula: `rho^2 d` for a scale-invariant weight of norm rho and damping d:
     its curvature falls as `1 / rho^2`, so damping matters more as it grows.

@@ -1,7 +1,7 @@
 """|x|^q at the price of a few multiplications.
 
 XLA on a CPU computes `pow`, `exp` and `log` one element at a time, which
-makes an elementwise power several times dearer than the optimizer step around
+makes an elementwise power several times slower than the optimizer step around
 it. Where the surrounding program is fused, the power is taken here on the
 bits of the float instead: every operation is an add, a multiply or a shift.
 """

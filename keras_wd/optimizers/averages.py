@@ -41,7 +41,7 @@ def start_averages(
 ) -> list:
     """Give averages the values of variables; return a fingerprint of each.
 
-    Until the first step `SwapEMAWeights` shall find the weights.
+    Until the first step `SwapEMAWeights` must find the weights.
     """
     fingerprints = []
     for variable, average in zip(variables, averages, strict=True):

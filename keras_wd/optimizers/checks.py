@@ -53,7 +53,7 @@ def _refusal(inner, kind):
         return (
             "an optimizer with one learning rate",
             "Put a WeightDecay around each optimizer of the OptimizerMap that "
-            "shall decay: MultiOptimizer(OptimizerMap(WeightDecay(Adam(), a), "
+            "should decay: MultiOptimizer(OptimizerMap(WeightDecay(Adam(), a), "
             "{'head/.*': WeightDecay(SGD(), b)})).",
         )
     for name in _READS_WEIGHTS:
@@ -150,7 +150,7 @@ def checked_positions(
 def check_average(
     use_ema: bool, ema_momentum: float, ema_overwrite_frequency: int | None
 ) -> dict:
-    """What Keras has to be told of the moving average of the weights."""
+    """What Keras takes for a moving average of the weights."""
     frequency = ema_overwrite_frequency
     if frequency is not None:
         frequency = check_count("ema_overwrite_frequency", frequency)

@@ -31,8 +31,8 @@ def check_replicas(optimizer: keras.optimizers.Optimizer) -> None:
         if value is not None:
             raise ValueError(
                 f"`{name}` must be None on several replicas of tf.distribute, "
-                "which Keras cannot bring together in a step it takes "
-                f"sometimes. Received: {name}={value} with {replicas} "
+                "which Keras cannot synchronise in a step that it takes "
+                f"only sometimes. Received: {name}={value} with {replicas} "
                 "replicas. Leave it out, or use the JAX backend with "
                 "keras.distribution.DataParallel."
             )

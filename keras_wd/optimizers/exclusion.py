@@ -28,8 +28,8 @@ def without(
 def _without(decay, excluded):
     if type(decay).select is not Decay.select:
         raise ValueError(
-            "`exclude_from_weight_decay` must meet decays that act on one "
-            f"variable at a time. Received: {type(decay).__name__}, which "
+            "`exclude_from_weight_decay` must be used with decays that act on "
+            f"one variable at a time. Received: {type(decay).__name__}, which "
             "acts on whole units. Leave pairs out of its `units`."
         )
     rule = copy.copy(decay)

@@ -80,7 +80,7 @@ class KFAC(CurvatureOptimizer):
         max_factor_size: a larger factor keeps its diagonal only. A factor of
             size n takes `8 n^2` bytes with its inverse.
         seed: of the drawn labels.
-        sharing: what a layer does that meets several rows of one example, as
+        sharing: how a layer treats several rows of one example, as in
             a convolution or a layer on a sequence: "expand" takes every row
             for an example of its own, exact for linear networks whose loss
             has an element for every row; "reduce" takes the mean of the rows

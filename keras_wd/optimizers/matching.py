@@ -120,7 +120,7 @@ def difference(saved: Sequence, current: Sequence) -> str:
         sentences.append(f"the file lacks {', '.join(missing)}")
     if surplus:
         sentences.append(f"the file has {', '.join(surplus)} besides")
-    return "; ".join(sentences) or "the variables come in another order"
+    return "; ".join(sentences) or "the variables are in another order"
 
 
 def _shape(variable):

@@ -160,8 +160,8 @@ def _units_of(model):
     units = homogeneous_units(model)
     if not units:
         raise ValueError(
-            "`model` must have two layers that only positively homogeneous "
-            f"operations join. Received: model={model.name!r}, which has "
+            "`model` must have two layers joined by positively homogeneous "
+            f"operations alone. Received: model={model.name!r}, which has "
             "none: graph.explain(model) says why."
         )
     return units

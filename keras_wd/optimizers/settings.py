@@ -87,9 +87,9 @@ def check_clipping(optimizer, name: str, value: float | None):
         found = getattr(optimizer, other)
         if other != name and found is not None:
             raise ValueError(
-                f"`{name}` must be None beside {other}, since one kind of "
-                f"clipping acts. Received: {name}={value!r} with "
-                f"{other}={found!r}. Set {other}=None first."
+                f"`{name}` must be None beside {other}, because only "
+                f"one kind of clipping is applied. Received: {name}={value!r} "
+                f"with {other}={found!r}. Set {other}=None first."
             )
     return check_number(name, value, minimum=0)
 
@@ -106,8 +106,9 @@ def check_accumulation(optimizer, name: str, value: int | None):
     value = check_count(name, value, minimum=2)
     if optimizer.built and not getattr(optimizer, name):
         raise ValueError(
-            f"`{name}` must be set before the optimizer is built, which makes "
-            f"the sums of gradients. Received: {name}={value} afterwards. "
+            f"`{name}` must be set before the optimizer is built: the build "
+            "creates the sums of the gradients. Received: "
+            f"{name}={value} afterwards. "
             "Pass it to the constructor of the inner optimizer."
         )
     return value
@@ -118,8 +119,8 @@ def check_use_average(optimizer, name: str, value: bool):
     check_flag(name, value)
     if value and optimizer.built and not optimizer.has_averages:
         raise ValueError(
-            f"`{name}` must be set before the optimizer is built, which makes "
-            f"the averages. Received: {name}=True afterwards. Pass "
+            f"`{name}` must be set before the optimizer is built: the build "
+            f"creates the averages. Received: {name}=True afterwards. Pass "
             f"{name}=True to the constructor."
         )
     return value

@@ -24,7 +24,7 @@ COLORS = {
     "hyperball": "#7c2d12",
     "radial_brake": "#334155",
 }
-# Told apart without colour as well.
+# Distinguishable without colour as well.
 DASHES = {
     "none": ":",
     "coupled": "--",

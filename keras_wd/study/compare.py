@@ -113,7 +113,7 @@ def _check_folder(folder: str, settings: Mapping) -> None:
         path = os.path.join(run, config.NAME)
         if not os.path.exists(path):
             continue
-        # What is damaged is told before anything is trained.
+        # What is damaged is reported before anything is trained.
         report.read(run)
         history.read(run)
         stored = config.read(path)["flags"]

@@ -52,7 +52,7 @@ def _settings(arguments, path):
             continue
         if name in given or (name in stored and parent not in given):
             raise UsageError(
-                f"--{name} has a meaning only with {wanted}. "
+                f"--{name} applies only with {wanted}. "
                 f"Received: --{name}={settings[name]} with "
                 f"--{parent}={settings[parent]}"
             )
@@ -65,8 +65,8 @@ def _resumed(arguments, launch):
         raise UsageError("--resume needs --output_dir, the folder of the run")
     if launch.config is not None:
         raise UsageError(
-            "--config cannot go with --resume: the run in --output_dir has a "
-            "configuration of its own"
+            "--config cannot be used with --resume: the run in --output_dir "
+            "has a configuration of its own"
         )
     path = os.path.join(launch.output_dir, NAME)
     if not os.path.exists(path):

@@ -82,8 +82,9 @@ def _count(wanted):
     kind, there = devices.available()
     if wanted is None and there == 1:
         raise UsageError(
-            f"--distribute=data needs several devices; here is one {kind}. To "
-            "try it on a CPU, add --devices=2, which makes two devices of it"
+            f"--distribute=data needs several devices; this machine has one "
+            f"{kind}. To try it on a CPU, add --devices=2, which makes two "
+            "devices of it"
         )
     if wanted is not None and wanted > there:
         reason = f" ({first_line(error)})" if error else ""

@@ -85,8 +85,9 @@ def _encoded(name, targets, task):
         return {s: y.astype("float32") for s, y in targets.items()}, 0
     if not 2 <= len(kinds) <= len(every) // 2:
         raise UsageError(
-            f"--task=classification needs from 2 classes to half as many as "
-            f"examples. {name} has {len(kinds)} different targets"
+            f"--task=classification needs at least 2 classes, and at most "
+            f"half as many as examples. {name} has {len(kinds)} different "
+            "targets"
         )
     return {
         s: np.searchsorted(kinds, y).astype("int32") for s, y in targets.items()

@@ -1,4 +1,4 @@
-"""Mistakes of the user at the command line, each told in one line."""
+"""Mistakes of the user at the command line, each reported in one line."""
 
 import importlib.util
 from collections.abc import Iterable

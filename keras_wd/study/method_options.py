@@ -69,7 +69,7 @@ METHODS = (
         "Weight decay",
         str,
         "constant",
-        "Course of the rate: constant, constant_timescale (same "
+        "Schedule of the rate: constant, constant_timescale (same "
         "shrinkage at any learning rate), proportional (to the learning "
         "rate), warmup_hold (rises, then stays), stepwise "
         "(--decay_factors), auto_l2 (divided by 10 when training "
@@ -125,9 +125,9 @@ METHODS = (
         "Weight decay",
         str,
         "decoupled",
-        "How the decay meets the learning rate: decoupled (times it, as "
-        "AdamW in Keras), independent (not), coupled (a penalty in the "
-        "gradient).",
+        "How the decay depends on the learning rate: decoupled "
+        "(multiplied by it, as in AdamW of Keras), independent (not "
+        "multiplied), coupled (a penalty in the gradient).",
         choices=("decoupled", "independent", "coupled"),
         needs=DECAYING,
     ),
@@ -158,7 +158,7 @@ METHODS = (
         float,
         0.001,
         "For --optimizer=kfac: steps are shortened to this bound on "
-        "what they change in the predictions; 0: not.",
+        "what they change in the predictions; 0 for no bound.",
         least=0,
         needs=KFAC,
     ),

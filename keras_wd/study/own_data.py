@@ -168,7 +168,7 @@ def _table(name, target):
     targets = columns.pop(target)
     inputs = [_numbers(column) for column in columns.values()]
     if not inputs:
-        raise UsageError(f"--dataset={name} has no column beside --target")
+        raise UsageError(f"--dataset={name} has no column besides --target")
     return np.concatenate(inputs, axis=1), targets
 
 

@@ -111,7 +111,7 @@ def _check(settings):
         and settings["coupling"] != "decoupled"
     ):
         raise UsageError(
-            "--decay_schedule=constant_timescale has a meaning only with "
+            "--decay_schedule=constant_timescale applies only with "
             "--coupling=decoupled. Received: "
             f"--coupling={settings['coupling']}"
         )
@@ -119,7 +119,7 @@ def _check(settings):
         settings["coupling"] == "coupled"
     ):
         raise UsageError(
-            "--coupling=coupled has no meaning for a proximal step. Use "
+            "--coupling=coupled does not apply to a proximal step. Use "
             "--decay=lp, which adds the gradient of the same penalty"
         )
     if (
@@ -138,7 +138,7 @@ def _check(settings):
     shares = numbers("lr_steps", settings["lr_steps"], float, 0)
     if shares != sorted(shares) or any(not 0 < s < 1 for s in shares):
         raise UsageError(
-            "--lr_steps must be shares between 0 and 1 in ascending order. "
+            "--lr_steps must be fractions between 0 and 1 in ascending order. "
             f"Received: --lr_steps={settings['lr_steps']}"
         )
     numbers("hidden_units", settings["hidden_units"], int, 1)

@@ -51,7 +51,7 @@ def read(folder: str) -> dict | None:
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"{path} is damaged: {first_line(error)}. Remove it to train "
-            "again what it is the summary of"
+            "that run again"
         ) from error
     return values
 

@@ -54,7 +54,7 @@ WHAT = (
         str,
         None,
         "Height,width, or one number: images are resized to it. Default: "
-        "their size, or the median of different ones.",
+        "their own size, or the median if they differ.",
     ),
     Option(
         "standardise",
@@ -172,7 +172,7 @@ WHAT = (
         "Training",
         str,
         "cosine",
-        "Course of the learning rate: constant, cosine (to zero), or step "
+        "Schedule of the learning rate: constant, cosine (to zero), or step "
         "(divided by 10 at each of --lr_steps).",
         choices=("constant", "cosine", "step"),
     ),
@@ -181,7 +181,8 @@ WHAT = (
         "Training",
         str,
         "0.3,0.6,0.9",
-        "For --lr_schedule=step: after which shares of the epochs.",
+        "For --lr_schedule=step: the fractions of the epochs after which "
+        "the rate is divided by 10.",
         needs=STEPPING,
     ),
     Option(
@@ -207,8 +208,8 @@ WHAT = (
         "Training",
         int,
         32,
-        "Images per step. Each epoch leaves out the images, a "
-        "different subset each time, that do not fill a batch.",
+        "Images per step. Images that do not fill a batch, others in "
+        "every epoch, are left out.",
         least=1,
     ),
     Option(
@@ -227,8 +228,8 @@ WHAT = (
         str,
         "auto",
         "Compile the training step with XLA: true, false, or auto "
-        "(wherever it is faster: on a CPU with TensorFlow for dense "
-        "networks alone, in runs of 1,000 steps and more).",
+        "(wherever it is faster: on a CPU with TensorFlow only for "
+        "dense networks, in runs of 1,000 steps and more).",
         choices=("auto", "true", "false"),
     ),
 )
@@ -239,7 +240,7 @@ HOW = (
         str,
         "none",
         "Train on several devices of this machine: data (each takes its "
-        "part of every batch; results as on one device, but for "
+        "part of every batch; the same results as on one device up to "
         "rounding), or none. A run may be resumed on other devices.",
         choices=("none", "data"),
     ),
@@ -249,8 +250,8 @@ HOW = (
         int,
         None,
         "For --distribute=data: how many devices. Default: all GPUs or "
-        "TPU cores. On a machine without, the CPU is made into that "
-        "many, to try it.",
+        "TPU cores. On a machine with neither, the CPU is split into "
+        "that many, to try it out.",
         least=1,
         needs=SHARED,
     ),
@@ -275,6 +276,7 @@ HOW = (
         "The run",
         str,
         None,
-        "Start from the config.json of another run; flags given beside it win.",
+        "Start from the config.json of another run; flags given as well "
+        "take precedence.",
     ),
 )

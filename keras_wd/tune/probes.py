@@ -174,7 +174,7 @@ def _checked(weight_decays):
     if len(values) < 3 or len(set(values)) < len(values):
         raise ValueError(
             "`weight_decays` must be three or more different numbers: the "
-            "best is looked for between them. Received: "
+            "best rate is searched for between them. Received: "
             f"weight_decays={weight_decays}."
         )
     return values

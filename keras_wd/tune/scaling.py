@@ -133,7 +133,7 @@ def scale_weight_decay(
         if name not in places:
             fitting = [r for r, (_, others) in _RULES.items() if name in others]
             raise ValueError(
-                f"`{name}` has no place in the rule {rule!r}. Received: "
+                f"`{name}` is not used by the rule {rule!r}. Received: "
                 f"{name}={given[name]!r}. Use rule={fitting[0]!r}, after this "
                 "one if both change."
             )

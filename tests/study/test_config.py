@@ -102,7 +102,7 @@ def test_files_that_are_no_configuration(text, message, tmp_path):
         ({"epoch": 3}, "--config=.*--epoch is not a flag .* '--epochs'"),
         ({"epochs": [3]}, "'epochs' cannot be set to"),
         ({"resume": True}, "'resume' cannot be set to"),
-        ({"decay": "l2", "p": 0.5}, "--p has a meaning only with --decay=lp"),
+        ({"decay": "l2", "p": 0.5}, "--p applies only with --decay=lp"),
     ],
 )
 def test_configurations_with_mistakes(flags, message, tmp_path):

@@ -96,9 +96,12 @@ def test_the_configuration_keeps_the_devices(tmp_path):
 
 
 MISTAKES = [
-    (["--devices=2"], "--devices has a meaning only with --distribute=data"),
+    (["--devices=2"], "--devices applies only with --distribute=data"),
     (["--distribute=workers"], "--distribute must be one of none, data"),
-    (["--distribute=data"], "here is one cpu. To try it on a CPU, add --dev"),
+    (
+        ["--distribute=data"],
+        "this machine has one cpu. To try it on a CPU, add --dev",
+    ),
     (["--distribute=data", "--devices=1"], "--devices must be at least 2"),
     (
         ["--distribute=data", "--devices=4"],

@@ -70,7 +70,7 @@ def test_a_kfac_run_is_continued_to_the_same_weights(tmp_path, monkeypatch):
     [
         (
             ["--optimizer=adam", "--damping=0.1"],
-            "--damping has a meaning only with --optimizer=kfac",
+            "--damping applies only with --optimizer=kfac",
         ),
         (
             ["--optimizer=kfac", "--estimator=hessian"],

@@ -169,7 +169,7 @@ def test_functions(functions):
         ({"dataset": "t.csv", "target": "town", "task": "regression"}, "words"),
         (
             {"dataset": "t.csv", "target": "size", "task": "classification"},
-            "needs from 2 classes",
+            "needs at least 2 classes",
         ),
         ({"dataset": "one.npz", "image_size": "0"}, "--image_size must be"),
     ],
