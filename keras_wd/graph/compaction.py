@@ -16,6 +16,7 @@ from keras_wd.graph.removal import plan_removal
 from keras_wd.graph.report import LayerReport
 from keras_wd.graph.report import Report
 from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph.rules import is_grouped
 from keras_wd.graph.sizes import measure
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.sizes import not_counted
@@ -192,6 +193,7 @@ def _layers(removal: Removal, inside: list) -> tuple[LayerReport, ...]:
         along.step: along.made.labels
         for along in reading.along
         if kinds.is_exactly(along.step.operation, layers.Embedding)
+        or is_grouped(along.step.operation)
     }
     made_by = {**weighted, **heads, **embedded}
     looked_into = {i.step.path: i for i in inside}

@@ -13,6 +13,7 @@ from keras_wd.graph.reading import Reading
 from keras_wd.graph.rebuild import Edit
 from keras_wd.graph.removal import Removal
 from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph.rules import is_grouped
 
 
 def edits(removal: Removal) -> dict[str, Edit]:
@@ -137,6 +138,20 @@ def _along(along: Along, removal) -> Edit:
         if target[-1] != -1:
             target[-1] = int(after.sum())
         return Edit({"newshape": tuple(target)}, {})
+    if kinds.operation_name(layer) == "Split":
+        sizes = [
+            removal.reading.graph.shapes[tensor][-1]
+            for tensor in along.step.outputs
+        ]
+        parts = np.split(before, np.cumsum(sizes)[:-1])
+        ends = np.cumsum([int(part.sum()) for part in parts])
+        return Edit({"indices_or_sections": tuple(ends[:-1].tolist())}, {})
+    if is_grouped(layer):
+        arrays = {"kernel": np.asarray(layer.kernel).compress(after, -1)}
+        if layer.bias is not None:
+            arrays["bias"] = np.asarray(layer.bias)[after]
+        groups = int(before.sum()) * layer.groups // before.size
+        return Edit({"groups": groups, "filters": int(after.sum())}, arrays)
     if kinds.is_exactly(layer, layers.Embedding):
         values = np.asarray(layer.embeddings).compress(after, -1)
         return Edit({"output_dim": int(after.sum())}, {"embeddings": values})

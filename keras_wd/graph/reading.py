@@ -69,8 +69,8 @@ class Reading:
         except NeedsAll as refusal:
             self._read_opaque(step, inputs, str(refusal))
             return
-        (tensor,) = step.outputs
-        self._channels[tensor] = made
+        made = made if isinstance(made, list) else [made]
+        self._channels.update(zip(step.outputs, made, strict=True))
 
     def _made(self, step, inputs):
         operation = step.operation
@@ -85,8 +85,15 @@ class Reading:
             self.along.append(Along(step, inputs[0], inputs[0]))
             return inputs[0]
         rules.refuse_unusual(self.graph, step)
+        if rules.is_grouped(operation):
+            made = rules.through_grouped(self.classes, step, inputs[0])
+            self.along.append(Along(step, inputs[0], made))
+            self.made.append(made.labels)
+            return made
         if kinds.is_exactly(operation, rules.WEIGHTED):
             return self._read_weighted(step, inputs[0])
+        if kinds.operation_name(operation) == "Split":
+            return self._read_split(step, inputs[0])
         if kinds.is_exactly(operation, layers.Embedding):
             return self._read_embedding(step)
         if kinds.is_exactly(operation, rules.ATTENTION):
@@ -101,6 +108,20 @@ class Reading:
         ):
             self.along.append(Along(step, inputs[0], made))
         return made
+
+    def _read_split(self, step, read):
+        """Parts of the channels, of which each keeps at least one."""
+        shapes = [self.graph.shapes[tensor] for tensor in step.outputs]
+        before = self.graph.shapes[step.inputs[0]]
+        if step.operation.axis not in (-1, len(before) - 1):
+            return [read] * len(shapes)
+        if before[-1] is None or len(before) < 2:
+            raise NeedsAll(f"{step.path} splits channels of unknown number")
+        ends = np.cumsum([shape[-1] for shape in shapes])
+        parts = np.split(np.arange(len(read)), ends[:-1])
+        self.along.append(Along(step, read, read))
+        self.made += [read.labels[part] for part in parts]
+        return [read.taken(part) for part in parts]
 
     def _read_embedding(self, step):
         values = kernels.array(step.operation.embeddings)

@@ -76,10 +76,12 @@ def refuse_unusual(graph: Graph, step: Step) -> None:
         reason = kinds.changed_weights(operation)
         if reason:
             raise NeedsAll(reason)
-    if kinds.is_exactly(operation, WEIGHTED) and (
-        getattr(operation, "groups", 1) != 1
-    ):
-        raise NeedsAll(f"{step.path} is a grouped convolution")
+
+
+def is_grouped(operation: keras.Operation) -> bool:
+    """Whether this is a convolution in groups."""
+    groups = getattr(operation, "groups", 1)
+    return kinds.is_exactly(operation, kinds.CONVOLUTIONS) and groups != 1
 
 
 def passed(
@@ -213,6 +215,36 @@ def _through_prelu(layer, read):
     constants = np.where(read.constants >= 0, read.constants, below)
     largest = np.maximum(np.abs(slopes).max(axis=0), 1)
     return Channels(read.labels, constants, read.gains * largest)
+
+
+def through_grouped(classes: Classes, step: Step, read: Channels) -> Channels:
+    """The channels after a convolution in groups, which go as a whole."""
+    layer = step.operation
+    activation = kinds.activation_of(layer)
+    if not kinds.is_elementwise(activation):
+        raise NeedsAll(
+            f"the activation of {step.path} is not known to be elementwise"
+        )
+    kernel = array(layer.kernel)
+    kernel = kernel.reshape(-1, kernel.shape[-1])
+    if not len(read):
+        raise NeedsAll(f"{step.path} reads channels of unknown number")
+    made = classes.new(kernel.shape[-1])
+    groups = np.concatenate(
+        [part.reshape(layer.groups, -1) for part in (read.labels, made)], axis=1
+    )
+    for labels in groups:
+        classes.join(labels[:-1], labels[1:])
+    constants = np.where((kernel == 0).all(axis=0), 0.0, np.nan)
+    if layer.bias is not None:
+        constants = constants + array(layer.bias)
+    # What enters a group moves each of its outputs by no more than this.
+    gains = read.gains.reshape(layer.groups, -1)
+    gains = np.sqrt(np.square(gains).sum(axis=1))
+    gains = np.repeat(gains, len(made) // layer.groups)
+    gains = gains * np.sqrt(np.square(kernel).sum(axis=0))
+    gains = np.minimum(gains, UNBOUNDED)
+    return Channels(made, activated(activation, constants), gains)
 
 
 def _through_depthwise(step, read):

