@@ -9,17 +9,17 @@ INTRODUCTION = """\
 # Laws, measured
 
 What papers on weight decay state, as numbers that can be measured, and what
-comes out here. Each table is written by the command above it, which says in
+was measured here. Each table is written by the command above it, which says in
 its docstring how every number is found; the verdict is computed from the
 numbers, and nothing is left out because it came out wrong.
 
 `+-` is the standard error over seeds. With it, a law *holds* if the 95 %
 interval (Student's t) of the mean is inside what is expected, is
 *contradicted* if the interval is outside, and is *not resolved* if the
-interval reaches over a bound. Without it the number has no noise that seeds
+interval crosses a bound. Without it the number has no noise that seeds
 would show, and is compared with the bound itself.
 
-Laws that are exact are tests: what normalised weights do not feel
+Laws that are exact are tests: what leaves normalised weights alone
 (`tests/test_laws.py`), the Gauss-Newton norm of weights and Jacobians
 (`tests/metrics/test_gauss_newton.py`), scale and damping under K-FAC, and that
 coupled and decoupled decay differ there (`tests/kfac/test_laws.py`,
