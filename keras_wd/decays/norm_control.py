@@ -170,6 +170,10 @@ class CPR(_NormDecay):
     released code, where the paper has a sum, and that of the weights before
     the step, as in the paper, where the code has it after.
 
+    The authors' third way to a bound, the size at the first inflection point
+    of m (Kappa-IP), is not here: it is found from averages over hundreds of
+    steps whose settings are two more numbers to choose. `warmup_steps` is one.
+
     Args:
         weight_decay: the rate mu, a number >= 0 or a schedule of iterations.
             At zero nothing decays.
