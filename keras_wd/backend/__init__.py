@@ -1,4 +1,4 @@
-"""The one seam that names a backend.
+"""The one place that names a backend.
 
 Everything else in the package is written with `keras.ops`. What has no
 portable name is here, a file per backend with the same functions.

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.decay import DecayCallback
 from keras_wd.callbacks.loss import batch_loss
@@ -153,7 +153,7 @@ class AutoL2(DecayCallback):
         batch_size: int | None = None,
         seed: int = 0,
     ):
-        seam.require("AutoL2")
+        autodiff.require("AutoL2")
         super().__init__(decay)
         self.every = check_count("every", every)
         self.factor = check_number("factor", factor, above=1)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.counting import BatchCount
 from keras_wd.callbacks.curvature import kfac_of
@@ -86,7 +86,7 @@ class LevenbergMarquardt(keras.callbacks.Callback):
         batch_size: int | None = None,
         seed: int = 0,
     ):
-        seam.require("LevenbergMarquardt")
+        autodiff.require("LevenbergMarquardt")
         super().__init__()
         self.every = check_count("every", every)
         self.factor = check_number("factor", factor, above=0)
@@ -136,14 +136,14 @@ class LevenbergMarquardt(keras.callbacks.Callback):
         """Keep the weights, if the next step is to be judged."""
         due = count % self.every == self.every - 1
         self._before = [
-            np.array(ops.convert_to_numpy(seam.read(v)))
+            np.array(ops.convert_to_numpy(autodiff.read(v)))
             for v in (self.model.trainable_variables if due else ())
         ] or None
 
     def _judge(self, model):
         optimizer = kfac_of(model)
         variables = model.trainable_variables
-        now = [ops.convert_to_numpy(seam.read(v)) for v in variables]
+        now = [ops.convert_to_numpy(autodiff.read(v)) for v in variables]
         batch = self._batches.batch(self._measured)
         self._measured += 1
         after, _ = self._measure(*batch, now)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_wd import backend
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.losses import CompiledLoss
 
 _SPARSE = keras.losses.SparseCategoricalCrossentropy
@@ -45,7 +45,7 @@ def batch_loss(model: keras.Model) -> Callable:
     kept = [*model.non_trainable_variables, *model.metrics_variables]
 
     def measure(x, y, sample_weight):
-        before = [seam.read(variable) for variable in kept]
+        before = [autodiff.read(variable) for variable in kept]
         outputs = model(x, training=True)
         accuracy = float("nan")
         if own:
@@ -60,7 +60,7 @@ def batch_loss(model: keras.Model) -> Callable:
             [ops.cast(ops.mean(loss), "float32"), ops.cast(accuracy, "float32")]
         )
 
-    program = seam.compiled(
+    program = autodiff.compiled(
         measure,
         reads=[*model.variables, *model.metrics_variables],
         writes=[],
@@ -103,7 +103,7 @@ def loss_and_gradients(model: keras.Model) -> Callable:
         def forward(tap):
             mapping = [
                 *zip(moving, map(tap, values), strict=True),
-                *((variable, seam.read(variable)) for variable in fixed),
+                *((variable, autodiff.read(variable)) for variable in fixed),
             ]
             with keras.StatelessScope(state_mapping=mapping):
                 outputs = model(x, training=True)
@@ -114,10 +114,10 @@ def loss_and_gradients(model: keras.Model) -> Callable:
                     loss = sum(ops.mean(_undivided(term)) for term in terms)
             return [ops.mean(loss)], None
 
-        (loss,), _, pullback = seam.tapped_vjp(forward)
+        (loss,), _, pullback = autodiff.tapped_vjp(forward)
         return loss, pullback([ops.ones((), loss.dtype)])
 
-    program = seam.compiled(
+    program = autodiff.compiled(
         measure,
         reads=[*moving, *fixed],
         writes=[],

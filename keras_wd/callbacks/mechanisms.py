@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd import backend
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.callbacks.counting import EpochCount
 from keras_wd.callbacks.decay import rate_logs
 from keras_wd.decays import PathNorm
@@ -106,7 +106,7 @@ class Mechanisms(keras.callbacks.Callback):
     """
 
     def __init__(self, x: object, every: int = 5, batch_size: int = 512):
-        seam.require("Mechanisms")
+        autodiff.require("Mechanisms")
         super().__init__()
         self.x = x
         self.every = check_count("every", every)
@@ -188,7 +188,7 @@ class Mechanisms(keras.callbacks.Callback):
         program = program_of(
             model,
             f"path_norm of {[v.path for v in chosen]}",
-            lambda: lambda: rule.penalty([seam.read(v) for v in chosen]),
+            lambda: lambda: rule.penalty([autodiff.read(v) for v in chosen]),
         )
         return float(ops.convert_to_numpy(program()))
 

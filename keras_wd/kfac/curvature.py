@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.inversion import Inversion
 from keras_wd.kfac.measurement import Measurement
 from keras_wd.kfac.objective import Objective
@@ -134,7 +134,7 @@ class Curvature:
             )
         if self.registration is None:
             self.registration = found
-            with seam.scope(model):
+            with autodiff.scope(model):
                 self._create_state(variables)
         elif not self.registration.same_structure(found):
             raise ValueError(
@@ -197,7 +197,7 @@ class Curvature:
             ValueError: if a block has none: its inverse would be that of the
                 damping alone, and its step far too large.
         """
-        updates = ops.convert_to_numpy(seam.read(self.state.updates))
+        updates = ops.convert_to_numpy(autodiff.read(self.state.updates))
         if not updates.all():
             raise ValueError(
                 f"Cannot invert: {np.count_nonzero(updates == 0)} of "
@@ -225,7 +225,7 @@ class Curvature:
         """
         return self._of_blocks(
             gradients,
-            [[seam.read(v) for v in own] for own in self.state.inverses],
+            [[autodiff.read(v) for v in own] for own in self.state.inverses],
             lambda block, own, given: block.precondition(own, given, damping),
         )
 
@@ -329,7 +329,7 @@ def _tensors(structure, wide=False):
         if array is None:
             return None
         if ops.is_tensor(array):
-            return seam.dense(array)
+            return autodiff.dense(array)
         array = np.asarray(array)
         if array.dtype.kind != "f":
             return ops.convert_to_tensor(array)

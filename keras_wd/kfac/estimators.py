@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.objective import Share
 
 ESTIMATORS = (
@@ -131,7 +131,9 @@ def _root(share, safe):
 
 
 def _gradient(function, at):
-    _, _, pullback = seam.tapped_vjp(lambda tap: ([function(tap(at))], None))
+    _, _, pullback = autodiff.tapped_vjp(
+        lambda tap: ([function(tap(at))], None)
+    )
     return pullback([ops.ones((), at.dtype)])[0]
 
 
@@ -144,7 +146,7 @@ def _hessian_root(share):
     def slope(tap):
         return [_gradient(share.summed, tap(share.outputs))], None
 
-    (gradient,), _, pullback = seam.tapped_vjp(slope)
+    (gradient,), _, pullback = autodiff.tapped_vjp(slope)
     size = share.outputs.shape[-1]
     rows = [
         pullback(

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.state import BlockState
 
@@ -31,13 +31,13 @@ class Inversion:
 
     def __init__(self, state: BlockState, jit_compile: bool):
         self._state = state
-        self._scope = seam.kept_scope()
+        self._scope = autodiff.kept_scope()
         programs = {}
         self._programs = []
         for block in state.blocks:
             shape = _shape_of(block)
             if shape not in programs:
-                programs[shape] = seam.compiled(
+                programs[shape] = autodiff.compiled(
                     _renewal(block), (), (), jit_compile
                 )
             self._programs.append(programs[shape])
@@ -45,7 +45,7 @@ class Inversion:
     def __call__(self, damping: float) -> np.ndarray:
         """Invert; returns which blocks have a new inverse."""
         state = self._state
-        first = ops.convert_to_numpy(seam.read(state.inversions)) == 0
+        first = ops.convert_to_numpy(autodiff.read(state.inversions)) == 0
         done = np.zeros(len(state.blocks), dtype=bool)
         retries = np.zeros(len(state.blocks), dtype="float32")
         for attempt, (factor, relative) in enumerate(ATTEMPTS):
@@ -72,8 +72,8 @@ class Inversion:
         number = np.dtype(state.dtypes[index]).type
         variables = state.inverses[index]
         inverses, usable = self._programs[index](
-            [seam.read(factor) for factor in state.factors[index]],
-            [seam.read(variable) for variable in variables],
+            [autodiff.read(factor) for factor in state.factors[index]],
+            [autodiff.read(variable) for variable in variables],
             *map(
                 ops.convert_to_tensor,
                 (number(damping), number(relative), first),
@@ -96,7 +96,7 @@ def _shape_of(block):
 def _renewal(block: Block):
     def renew(factors, inverses, damping, relative, first):
         renewed, usable = block.invert(
-            factors, inverses, first, damping, relative, seam.cholesky
+            factors, inverses, first, damping, relative, autodiff.cholesky
         )
         kept = [
             ops.where(usable, new, old)

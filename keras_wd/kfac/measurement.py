@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.estimators import cotangents
 from keras_wd.kfac.interception import intercepted
 from keras_wd.kfac.objective import Importance
@@ -114,7 +114,7 @@ class Measurement:
         self._decay = decay
         self._seed = seed
         numbers = range(len(state.blocks))
-        self._program = seam.compiled(
+        self._program = autodiff.compiled(
             self._measure,
             reads=[
                 *model.variables,
@@ -145,7 +145,7 @@ class Measurement:
             flat = keras.tree.flatten(outputs)
             return flat, (uses, [mask_of(output) for output in flat])
 
-        outputs, (uses, masks), pullback = seam.tapped_vjp(forward)
+        outputs, (uses, masks), pullback = autodiff.tapped_vjp(forward)
         masked = map(with_mask, outputs, masks)
         shares = self._objective.shares(
             y,
@@ -170,7 +170,7 @@ class Measurement:
             block = state.blocks[index]
             found = seen.reader.statistics(seen.layer, block, *shown)
             if state.has_moments(index):
-                bases = [seam.read(v) for v in state.inverses[index]]
+                bases = [autodiff.read(v) for v in state.inverses[index]]
                 found.append(
                     seen.reader.moments(
                         seen.layer, block, *shown, block.bases(bases)
@@ -190,7 +190,7 @@ class Measurement:
         ]
         good = ops.logical_and(ops.stack(good), usable)
         counted = ops.cast(good, "float32")
-        updates = seam.read(state.updates) + counted
+        updates = autodiff.read(state.updates) + counted
         rates = {
             dtype: ops.unstack(
                 self._rates(ops.cast(updates, dtype), first_pass),
@@ -203,7 +203,7 @@ class Measurement:
             for variable, factor in zip(
                 state.averages(index), factors, strict=True
             ):
-                old = seam.read(variable)
+                old = autodiff.read(variable)
                 rate = rates[state.dtypes[index]][index]
                 new = old + rate * (factor - old)
                 variable.assign(ops.where(finite[index], new, old))

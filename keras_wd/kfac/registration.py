@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.blocks import ScaleShiftBlock
@@ -23,7 +23,7 @@ _KINDS = {
 
 def run_model(model: keras.Model, x, training: bool = True):
     """The outputs; the model's state stays as it is."""
-    mapping = [(v, seam.read(v)) for v in model.variables]
+    mapping = [(v, autodiff.read(v)) for v in model.variables]
     with keras.StatelessScope(state_mapping=mapping):
         return model(x, training=training)
 
@@ -72,7 +72,7 @@ def survey(model: keras.Model, x) -> tuple[list[Seen], object]:
         returned.append(keras.tree.map_structure(_placeholder, outputs))
 
     with intercepted(observe):
-        seam.traced(run)
+        autodiff.traced(run)
     return list(found.values()), returned[-1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd import tables
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.curvature import Curvature
 from keras_wd.kfac.registration import Registration
 
@@ -52,7 +52,7 @@ def _size(count):
 
 def _array(variable):
     # Through a tensor: NumPy 2 warns about converting a Keras variable.
-    return ops.convert_to_numpy(seam.read(variable))
+    return ops.convert_to_numpy(autodiff.read(variable))
 
 
 def numbers(curvature: Curvature) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.eigenbasis import EigenBlock
 
@@ -62,12 +62,12 @@ class BlockState:
 
     def count_measurements(self) -> int:
         """Batches measured so far, skipped ones too."""
-        tried = seam.read(self.updates) + seam.read(self.skipped)
+        tried = autodiff.read(self.updates) + autodiff.read(self.skipped)
         return int(ops.convert_to_numpy(ops.max(tried)))
 
     def count_inversions(self) -> int:
         """Inverses found so far."""
-        found = ops.sum(seam.read(self.inversions))
+        found = ops.sum(autodiff.read(self.inversions))
         return int(ops.convert_to_numpy(found))
 
     def averages(self, index: int) -> list[keras.Variable]:
@@ -88,7 +88,7 @@ class BlockState:
         held = self.blocks[index].curvature(
             self.factors[index], self.inverses[index]
         )
-        return [seam.read(variable) for variable in held]
+        return [autodiff.read(variable) for variable in held]
 
 
 def _constant(block, key):

@@ -6,7 +6,7 @@ import math
 import keras
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
 from keras_wd.kfac.curvature import Settings
@@ -79,7 +79,7 @@ def gauss_newton_norm(
     Source: Zhang, Wang, Xu and Grosse, 2019, "Three Mechanisms of Weight
     Decay Regularization", section 4.2, lemma 2.
     """
-    seam.require("gauss_newton_norm")
+    autodiff.require("gauss_newton_norm")
     check_choice("form", form, FORMS)
     batch_size = check_count("batch_size", batch_size)
     inputs = checked_inputs(model, x, floats=False)
@@ -118,10 +118,10 @@ def _squared_motion(model, moving):
 
     def squares(batch):
         (motion,) = keras.tree.flatten(
-            seam.jvp(
+            autodiff.jvp(
                 lambda: keras.tree.flatten(model(batch, training=False))[0],
                 moving,
-                [seam.read(variable) for variable in moving],
+                [autodiff.read(variable) for variable in moving],
                 constants,
             )
         )

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 from keras_wd.errors import check_seed
@@ -94,7 +94,7 @@ def influence(
     EKFAC and this damping: Grosse et al., 2023, "Studying Large Language
     Model Generalization with Influence Functions", section 3.2.
     """
-    seam.require("influence")
+    autodiff.require("influence")
     if damping is not None:
         damping = check_number("damping", damping, minimum=0)
     batch_size = check_count("batch_size", batch_size)
@@ -190,7 +190,7 @@ class _Gradients:
             )
         self._loss = CompiledLoss(model)
         bases = [v for i in self._blocks for v in self._state.bases(i)]
-        self._program = seam.compiled(
+        self._program = autodiff.compiled(
             self._compute,
             reads=[*model.variables, *bases],
             writes=[],
@@ -210,14 +210,14 @@ class _Gradients:
             terms = self._loss.terms(y, outputs, None)
             return [_sum_over_examples(terms, examples)], uses
 
-        (loss,), uses, pullback = seam.tapped_vjp(forward)
+        (loss,), uses, pullback = autodiff.tapped_vjp(forward)
         taps = pullback([ops.ones((), loss.dtype)])
         rows = Importance((), examples)
         found = []
         for index in self._blocks:
             own = [i for i, use in enumerate(uses) if use.block == index]
             seen, block = self._layers[index], self._state.blocks[index]
-            bases = [seam.read(v) for v in self._state.inverses[index]]
+            bases = [autodiff.read(v) for v in self._state.inverses[index]]
             found.append(
                 seen.reader.gradients_of_examples(
                     seen.layer,
@@ -235,7 +235,7 @@ class _Gradients:
         """The gradients divided by the damped moments."""
         solved = []
         for index, gradient in zip(self._blocks, gradients, strict=True):
-            moments = seam.read(self._state.inverses[index][-1])
+            moments = autodiff.read(self._state.inverses[index][-1])
             added = _DAMPING * ops.mean(moments) if damping is None else damping
             solved.append(
                 ops.divide_no_nan(

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
 from keras_wd.errors import check_name
@@ -103,7 +103,7 @@ def jacobian_norm(
     Source: Zhang, Wang, Xu and Grosse, 2019, "Three Mechanisms of Weight
     Decay Regularization", section 4.2.
     """
-    seam.require("jacobian_norm")
+    autodiff.require("jacobian_norm")
     check_choice("method", method, METHODS)
     projections = check_count("projections", projections, minimum=2)
     batch_size = check_count("batch_size", batch_size)
@@ -174,7 +174,7 @@ class JacobianNorm(keras.metrics.Metric):
         name: str = "jacobian_norm",
         dtype: str | None = None,
     ):
-        seam.require("JacobianNorm")
+        autodiff.require("JacobianNorm")
         super().__init__(name=check_name("name", name), dtype=dtype)
         self.method = check_choice("method", method, METHODS)
         self.projections = check_count("projections", projections, minimum=2)
@@ -238,7 +238,7 @@ def _pull_back_through(model):
     unrolled = any(len(weight.shape) > 2 for weight in model.weights)
 
     def squares(vectors, batch):
-        outputs, _, pullback = seam.tapped_vjp(
+        outputs, _, pullback = autodiff.tapped_vjp(
             lambda tap: (tapped_outputs(model, batch, tap), None)
         )
 
@@ -256,6 +256,6 @@ def _pull_back_through(model):
                 for part in pullback(cotangents)
             )
 
-        return seam.for_each(square, vectors, unrolled)
+        return autodiff.for_each(square, vectors, unrolled)
 
     return squares

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.curvature import is_wide
 
 _PROGRAMS = "_keras_wd_programs"
@@ -176,7 +176,7 @@ def _traced(model, inputs) -> tuple[list, int]:
             del lookups[:floats]
 
         # Run eagerly, JAX would compile each operation of the model.
-        seam.traced(read)
+        autodiff.traced(read)
         known[key] = (shapes, len(lookups))
     return known[key]
 
@@ -250,11 +250,11 @@ def program_of(model: keras.Model, name: str, make: Callable) -> Callable:
     programs = vars(model).setdefault(_PROGRAMS, {})
     jit_compile = (
         bool(getattr(model, "jit_compile", False))
-        and seam.xla_pays_for_few_runs()
+        and autodiff.xla_pays_for_few_runs()
     )
     key = (name, jit_compile, _identity(model.variables))
     if key not in programs:
-        programs[key] = seam.compiled(
+        programs[key] = autodiff.compiled(
             make(), reads=model.variables, writes=[], jit_compile=jit_compile
         )
     return programs[key]

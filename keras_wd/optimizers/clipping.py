@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_wd import backend
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 
 
 def check_replicas(optimizer: keras.optimizers.Optimizer) -> None:
@@ -58,7 +58,7 @@ def clip_over_replicas(
     if replicas == 1 or not any(clips):
         return gradients
     present = [i for i, g in enumerate(gradients) if g is not None]
-    summed = seam.sum_over_replicas(
+    summed = autodiff.sum_over_replicas(
         [ops.convert_to_tensor(gradients[i], sparse=False) for i in present]
     )
     # Keras divides by the loss scale before it clips.

@@ -10,7 +10,7 @@ from keras import initializers
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.errors import check_number
 from keras_wd.kfac import report
 from keras_wd.kfac.curvature import Curvature
@@ -172,7 +172,7 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         outer = getattr(model, "optimizer", None)
         holder = outer if self in parts(outer) else self
         if not holder.built:
-            with seam.scope(model):
+            with autodiff.scope(model):
                 holder.build(model.trainable_variables)
 
     def summary(self, print_fn: Callable[[str], None] = print) -> None:

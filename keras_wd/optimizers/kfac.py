@@ -7,7 +7,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import backend
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
 from keras_wd.errors import check_flag
@@ -145,7 +145,7 @@ class KFAC(CurvatureOptimizer):
         eigenbasis: bool = False,
         **kwargs,
     ):
-        seam.require("KFAC")
+        autodiff.require("KFAC")
         learning_rate = check_learning_rate(learning_rate)
         if seed is not None:
             seed = check_seed("seed", seed)
@@ -205,7 +205,7 @@ class KFAC(CurvatureOptimizer):
         replicas = 1
         if self.kl_clip is not None:
             # The clip is not linear: it has to see the sum over replicas.
-            grads = seam.sum_over_replicas(grads)
+            grads = autodiff.sum_over_replicas(grads)
             replicas = backend.replica_count()
         positions = [self._get_variable_index(v) for v in trainable_variables]
         by_position = dict(zip(positions, grads, strict=True))

@@ -1,12 +1,13 @@
 """Which rows of a variable the gradient of an update reaches."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import keras
 from keras import ops
 
 from keras_wd import backend
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 
 
 class TouchedRows:
@@ -20,6 +21,8 @@ class TouchedRows:
         inner: the optimizer that gets the gradients.
         gradients: of this step by position; a sparse one counts as dense.
         is_update: scalar boolean tensor; None if every step is an update.
+        accumulated: what the steps before have added up, by position; empty
+            where nothing is accumulated.
     """
 
     def __init__(
@@ -27,10 +30,12 @@ class TouchedRows:
         inner: keras.optimizers.Optimizer,
         gradients: Mapping[int, object],
         is_update,
+        accumulated: Sequence[keras.Variable],
     ):
         self._inner = inner
         self._gradients = gradients
         self._is_update = is_update
+        self._accumulated = accumulated
 
     def at_update(self, term):
         """A term of the gradient of every step, in that of the last alone.
@@ -49,14 +54,12 @@ class TouchedRows:
             self._gradients[position], sparse=False
         )
         if self._is_update is not None:
-            before = backend.snapshot(
-                self._inner._accumulated_gradients[position]
-            )
+            before = backend.snapshot(self._accumulated[position])
             scale = self._inner.loss_scale_factor or 1.0
             gradient = before + ops.cast(gradient / scale, before.dtype)
         axes = tuple(range(1, len(gradient.shape)))
         rows = ops.any(ops.not_equal(gradient, 0), axis=axes, keepdims=True)
         # A flag per row costs less than the gradients, and differs from that
         # of their sum only where replicas cancel to the last bit.
-        (count,) = seam.sum_over_replicas([ops.cast(rows, "float32")])
+        (count,) = autodiff.sum_over_replicas([ops.cast(rows, "float32")])
         return count > 0

@@ -276,6 +276,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             if gradients[position] is not None
         }
         inner = self.inner_optimizer
+        accumulated = getattr(inner, "_accumulated_gradients", ())
         return DecayStep(
             self.decays,
             {
@@ -287,7 +288,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
                 learning_rate_of, inner, self._given_learning_rate
             ),
             variables=reached,
-            touched=TouchedRows(inner, gradients, is_update),
+            touched=TouchedRows(inner, gradients, is_update, accumulated),
             divided_by=functools.partial(divided_by, inner),
             anchors=dict(zip(self.decays, self._anchors, strict=True)),
             unrounded=self._unrounded,

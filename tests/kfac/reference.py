@@ -5,7 +5,7 @@ import itertools
 import keras
 import numpy as np
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 
 
 def padded(images, kernel_size, strides, padding, dilation_rate):
@@ -65,7 +65,7 @@ def jacobians(model, x):
     By central differences in the variables, in the model's precision.
     """
     base = {
-        v.path: keras.ops.convert_to_numpy(seam.read(v))
+        v.path: keras.ops.convert_to_numpy(autodiff.read(v))
         for v in model.trainable_variables
     }
     result = {}

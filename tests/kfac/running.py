@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.optimizers.kfac import KFAC
 
 
@@ -14,7 +14,7 @@ def array(seed, *shape):
 
 def value(variable):
     """A variable's value; NumPy 2 warns about Keras's own conversion."""
-    return np.array(ops.convert_to_numpy(seam.read(variable)))
+    return np.array(ops.convert_to_numpy(autodiff.read(variable)))
 
 
 def measured(model, x, y=None, loss=None, **arguments):

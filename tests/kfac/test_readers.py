@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.kfac.interception import intercepted
 from keras_wd.kfac.registration import register
 from keras_wd.kfac.registration import run_model
@@ -137,7 +137,7 @@ def test_rows_spell_the_gradient(case):
     noise = array(8, 1000)
 
     def shown():
-        outputs, (inputs,), pullback = seam.tapped_vjp(forward)
+        outputs, (inputs,), pullback = autodiff.tapped_vjp(forward)
         shape.extend(outputs[0].shape)
         cotangent = ops.reshape(noise[: np.prod(shape)], shape)
         (taken,) = pullback([cotangent])
@@ -147,7 +147,7 @@ def test_rows_spell_the_gradient(case):
         ]
 
     shape = []
-    program = seam.compiled(shown, model.variables, [], jit_compile=False)
+    program = autodiff.compiled(shown, model.variables, [], jit_compile=False)
     rows, grads = map(ops.convert_to_numpy, program())
     cotangent = noise[: np.prod(shape)].reshape(shape)
     if packing.bias is not None:

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from keras import ops
 
-from keras_wd.backend import curvature as seam
+from keras_wd.backend import autodiff
 from keras_wd.ops import kronecker
 
 # float32 against float64: eps times the condition number, here below 1e3.
@@ -137,7 +137,7 @@ def test_dead_factor_takes_the_damping_alone():
 )
 def test_unusable_factor_is_reported(factor):
     _, good = kronecker.damped_inverse(
-        *tensors(factor), 0.0, cholesky=seam.cholesky
+        *tensors(factor), 0.0, cholesky=autodiff.cholesky
     )
     assert not bool(good)
 

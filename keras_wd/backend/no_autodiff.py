@@ -13,7 +13,7 @@ def refuse(name: str) -> None:
 
 
 def _refuse(*args, **kwargs):
-    refuse("keras_wd.backend.curvature")
+    refuse("keras_wd.backend.autodiff")
 
 
 cholesky = compiled = dense = for_each = jvp = kept_scope = read = _refuse

@@ -1,4 +1,4 @@
-"""What K-FAC needs from TensorFlow."""
+"""Derivatives, and programs of their own, with TensorFlow."""
 
 import contextlib
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What K-FAC needs from JAX."""
+"""Derivatives, and programs of their own, with JAX."""
 
 import contextlib
 from collections.abc import Callable
