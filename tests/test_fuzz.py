@@ -298,7 +298,9 @@ CLASSES = {
         "every": (2, count()),
         "importance": (
             "path",
-            one_of("path", "magnitude", "batch_norm", "taylor"),
+            either(
+                function, one_of("path", "magnitude", "batch_norm", "taylor")
+            ),
         ),
         "round_to": (2, count()),
         "data": (DATA, None),

@@ -120,7 +120,9 @@ def prune(
 
 def check_importance(importance: Importance) -> Importance:
     """Return what scores units, or raise."""
-    if callable(importance) or importance in _IMPORTANCE:
+    is_function = callable(importance) and not isinstance(importance, type)
+    is_name = isinstance(importance, str) and importance in _IMPORTANCE
+    if is_function or is_name:
         return importance
     raise ValueError(
         f"`importance` must be one of {', '.join(_IMPORTANCE)}, or a "
