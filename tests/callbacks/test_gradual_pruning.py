@@ -8,6 +8,7 @@ from keras import layers
 from keras_wd import callbacks
 from keras_wd import graph
 from keras_wd import optimizers
+from tests import catalogue
 
 X = np.random.default_rng(0).normal(size=(24, 5)).astype("float32")
 Y = X[:, :2]
@@ -67,7 +68,9 @@ def test_the_schedule_is_that_of_the_paper():
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("importance", ["path", "batch_norm"])
+@pytest.mark.parametrize(
+    "importance", catalogue.quick(["path", "batch_norm"], "path")
+)
 def test_one_shot_equals_prune(importance):
     model = network(keras.optimizers.SGD(0.0))
     model.get_layer("norm").gamma.assign(np.linspace(1, 2, 8))
@@ -112,6 +115,7 @@ def test_zeros_hold_at_the_end_and_go(arguments):
     same(smaller, model)
 
 
+@pytest.mark.slow(reason="trains, saves, loads and trains")
 def test_what_is_masked_stays_over_fits_and_files(tmp_path):
     model = network()
     pruning = callbacks.GradualPruning(0.6, steps=12, every=4, round_to=1)
@@ -130,6 +134,7 @@ def test_what_is_masked_stays_over_fits_and_files(tmp_path):
     assert fit(model, pruning)["pruned"] == [pytest.approx(12 / 20)]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_weights_that_others_bring_back_are_masked_if_they_come_first():
     best = keras.callbacks.EarlyStopping(
         "loss", mode="max", patience=9, restore_best_weights=True
@@ -140,6 +145,7 @@ def test_weights_that_others_bring_back_are_masked_if_they_come_first():
     assert sum(map(len, masked(model))) == 10
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_a_head_of_zeros_does_not_mask_what_it_does_not_read_yet():
     model = network()
     head = model.get_layer("head")

@@ -11,6 +11,8 @@ from tests.graph.architectures import assert_same_outputs
 from tests.graph.architectures import examples
 from tests.graph.architectures import randomize
 
+pytestmark = pytest.mark.one_backend
+
 
 def grouped(groups=4, activation="relu"):
     inputs = keras.Input((6, 6, 3))

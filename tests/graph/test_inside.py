@@ -11,6 +11,8 @@ from keras_wd import graph
 from keras_wd.graph import inside
 from keras_wd.graph import kinds
 
+pytestmark = pytest.mark.one_backend
+
 
 @keras.saving.register_keras_serializable("test_inside")
 class Gated(layers.Layer):
