@@ -93,7 +93,9 @@ def test_one_shot_equals_prune(importance):
         pytest.param({}, id="eager", marks=SLOW),
         pytest.param(COMPILED, id="compiled", marks=SLOW),
         pytest.param(
-            {**COMPILED, "steps_per_execution": 4}, id="several steps"
+            {**COMPILED, "steps_per_execution": 4},
+            id="several steps",
+            marks=SLOW,
         ),
     ],
 )

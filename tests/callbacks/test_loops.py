@@ -200,6 +200,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, order):
     assert measurements(again) == [4]
 
 
+@pytest.mark.slow(reason="trains several times")
 def test_validation_may_have_its_own_period():
     model = network(flat())
     callback = callbacks.ReduceDecayOnPlateau(factor=0.5, patience=2)

@@ -174,6 +174,7 @@ def test_a_file_that_is_gone_does_not_stop_the_loading(tmp_path):
     assert again.anchor == "start"
 
 
+@pytest.mark.slow(reason="compiles a training")
 @pytest.mark.parametrize(
     "dtype", catalogue.quick(["bfloat16", "float16"], "bfloat16")
 )

@@ -145,6 +145,7 @@ def test_beside_another_option_the_rows_are_those_with_and_without(arguments):
     assert np.any(found[touched] != run(0.0)[touched])
 
 
+@pytest.mark.slow(reason="takes many steps")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_small_decay_of_touched_rows_is_kept_in_low_precision(dtype):
     weights = variables([np.ones((2, 1))], dtype)

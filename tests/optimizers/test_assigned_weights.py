@@ -54,6 +54,7 @@ def test_what_rounding_took_is_not_given_to_other_weights(rule, dtype):
         np.testing.assert_array_equal(np.array(variable), assigned)
 
 
+@pytest.mark.slow(reason="compiles a training")
 @pytest.mark.compiled
 @pytest.mark.parametrize("dtype", catalogue.quick(LOW, "bfloat16"))
 def test_a_compiled_step_keeps_what_rounding_takes(dtype):

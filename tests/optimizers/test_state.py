@@ -173,6 +173,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow(reason="saves and loads backups")
 @pytest.mark.parametrize("part", catalogue.quick([0.0, 0.5, 0.99], 0.5))
 def test_the_backup_before_a_damaged_one_is_used(part, tmp_path):
     whole = compiled_network(optimizers.SGDW(0.1, 0.1, momentum=0.9))

@@ -40,6 +40,7 @@ def _fit(model, epochs, **kwargs):
     )
 
 
+@pytest.mark.slow(reason="two whole runs")
 def test_a_restored_run_ends_like_an_uninterrupted_one(tmp_path):
     whole = _model()
     _fit(whole, 4)

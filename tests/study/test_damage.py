@@ -90,6 +90,7 @@ def test_a_damaged_description_stops_train_and_compare(
     )  # fmt: skip
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_a_run_goes_on_from_the_checkpoint_before(run, interrupted, capsys):
     newest = (run / checkpoint.NAME).read_bytes()
     (run / checkpoint.NAME).write_bytes(half(newest))
