@@ -1,7 +1,6 @@
 """What every test starts from, and the two things without a portable name."""
 
 import tempfile
-import types
 
 import keras
 import numpy as np
@@ -9,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings
 from keras import ops
+
+from tests import initial_values
 
 settings.register_profile(
     "keras_wd",
@@ -37,7 +38,7 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", f"ignore:{message}")
     if keras.backend.backend() == "jax":
         _keep_programs(config)
-        _draw_initial_values_by_numpy()
+        initial_values.draw_by_numpy()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -61,43 +62,6 @@ def _keep_programs(config):
     jax.config.update("jax_compilation_cache_dir", folder.name)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _draw_initial_values_by_numpy():
-    """JAX compiles a program for each shape that is drawn: half the time."""
-    from keras.src.initializers import random_initializers
-
-    random = random_initializers.random
-
-    def generator(seed):
-        if not isinstance(seed, int):
-            seed = np.asarray(random.draw_seed(seed))
-        return np.random.default_rng(seed)
-
-    def tensor(drawn, dtype):
-        return ops.convert_to_tensor(drawn, dtype or keras.config.floatx())
-
-    def normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
-        return tensor(generator(seed).normal(mean, stddev, shape), dtype)
-
-    def uniform(shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
-        return tensor(generator(seed).uniform(minval, maxval, shape), dtype)
-
-    def truncated_normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
-        rng = generator(seed)
-        drawn = rng.normal(size=shape)
-        while np.any(outside := np.abs(drawn) > 2):
-            drawn = np.where(outside, rng.normal(size=shape), drawn)
-        return tensor(mean + stddev * drawn, dtype)
-
-    random_initializers.random = types.SimpleNamespace(
-        **{
-            **vars(random),
-            "normal": normal,
-            "uniform": uniform,
-            "truncated_normal": truncated_normal,
-        }
-    )
 
 
 @pytest.fixture

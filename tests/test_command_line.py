@@ -44,6 +44,7 @@ def _history(folder):
 
 
 @pytest.mark.slow(reason="three runs, one in a process that is killed")
+@pytest.mark.one_backend
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, capsys):
     flags = ["train", f"--data_dir={data_dir}", *SMALL, "--epochs=12"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -11,9 +11,13 @@ from keras_wd import optimizers
 from keras_wd.callbacks import AutoL2
 from keras_wd.callbacks import Curvature
 from keras_wd.callbacks import Mechanisms
+from tests import initial_values
 from tests.training import BATCH
 from tests.training import data
 from tests.training import network
+
+if keras.backend.backend() == "jax":
+    initial_values.draw_by_numpy()
 
 STEPS = 20
 X, Y = data(STEPS)

@@ -70,7 +70,7 @@ else:
             assert shards["sequential/dense/kernel"] == [8, 3]
             assert shards["sequential/dense_1/kernel"] == [3, 3]
         slots = report["shards"]["sgdw"]
-        assert slots["sgd/sequential_dense_kernel_momentum"] == [8, 3]
+        assert slots["sgdw_sgd/sequential_dense_kernel_momentum"] == [8, 3]
         factors = report["shards"]["kfac"]
         assert factors["kfac/sequential_dense_kernel_velocity"] == [8, 3]
         # Every device has the factors, and inverts them, whole.

@@ -33,7 +33,12 @@ FLAGS = [
 ON_TWO = ["--distribute=data", "--devices=2"]
 PROGRAM = """
 import sys
+import keras
 from keras_wd.__main__ import main
+from tests import initial_values
+
+if keras.backend.backend() == "jax":
+    initial_values.draw_by_numpy()
 
 flags = sys.argv[3:]
 assert main([*flags, f"--output_dir={sys.argv[1]}"]) == 0
