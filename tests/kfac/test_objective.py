@@ -253,10 +253,21 @@ def test_the_empirical_fisher_has_a_weight_once(by):
         np.testing.assert_allclose(s, 4.0 * t, rtol=1e-5)
 
 
-@pytest.mark.parametrize("estimator", ["empirical", "fisher_exact"])
-def test_float64_is_exact(estimator):
-    if keras.backend.backend() == "jax":
-        pytest.skip("JAX has no float64 unless it is switched on at its start")
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        pytest.param(
+            "empirical",
+            marks=pytest.mark.xfail(
+                keras.backend.backend() == "jax",
+                reason="off by 6e-8: a float32 is inside, not yet found",
+                strict=True,
+            ),
+        ),
+        "fisher_exact",
+    ],
+)
+def test_float64_is_exact(estimator, float64):
     layer = layers.Dense(3, dtype="float64")
     model = keras.Sequential([keras.Input((3,), dtype="float64"), layer])
     x, y = (np.random.default_rng(s).normal(size=(6, 3)) for s in (3, 4))
@@ -435,9 +446,7 @@ def test_compiling_again_measures_the_new_loss():
         )
 
 
-def test_kl_clip_on_float64():
-    if keras.backend.backend() == "jax":
-        pytest.skip("JAX has no float64 unless it is switched on at its start")
+def test_kl_clip_on_float64(float64):
     layer = layers.Dense(3, dtype="float64")
     model = keras.Sequential([keras.Input((3,), dtype="float64"), layer])
     model.compile(KFAC(0.1, kl_clip=1e-3, seed=0), MSE(), jit_compile=False)

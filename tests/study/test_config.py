@@ -59,9 +59,10 @@ def test_resuming_uses_the_flags_of_the_run(run):
 
 
 def test_resuming_accepts_the_same_flags_and_another_data_dir(run):
-    config.from_command_line(
+    settings = config.from_command_line(
         ["--resume", f"--output_dir={run}", "--epochs=7", "--data_dir=x"]
     )
+    assert (settings["epochs"], settings["data_dir"]) == (7, "x")
 
 
 def test_resuming_with_other_flags_is_refused_by_name(run):
