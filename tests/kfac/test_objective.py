@@ -260,7 +260,7 @@ def test_the_empirical_fisher_has_a_weight_once(by):
             "empirical",
             marks=pytest.mark.xfail(
                 keras.backend.backend() == "jax",
-                reason="off by 6e-8: a float32 is inside, not yet found",
+                reason="of float64, Keras's mean has a float32 slope on JAX",
                 strict=True,
             ),
         ),
