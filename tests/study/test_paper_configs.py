@@ -53,7 +53,7 @@ def each():
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize("path", each())
+@pytest.mark.parametrize("path", list(each()))
 def test_two_steps_of_each(path, images):
     given = [f"--config={path}", "--batch_size=4", "--jit=false"]
     settings = config.from_command_line(given)
