@@ -1,6 +1,9 @@
 """Batches that a callback measures on, whatever `fit` was given."""
 
 import itertools
+import warnings
+from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -14,6 +17,8 @@ _NO_END = (
     "number of steps. Received: an infinite dataset. Use steps_per_epoch, or "
     "data.take(100)."
 )
+# Batches after which a pass over what does not say its length is remarked on.
+_MANY = 1000
 
 
 def batches_of(data: Any, batch_size: int | None, seed: int):
@@ -150,10 +155,25 @@ class _Stream:
         try:
             len(self._data)
         except TypeError:
-            if steps is None and _is_endless(self._data):
+            if steps is not None:
+                return itertools.islice(batches, steps)
+            if _is_endless(self._data):
                 raise ValueError(_NO_END) from None
-            return itertools.islice(batches, steps)
+            return _watched(batches)
         return batches
+
+
+def _watched(batches: Iterable) -> Iterator:
+    """All of them; whoever waits for an end that never comes learns why."""
+    for number, batch in enumerate(batches):
+        if number == _MANY:
+            warnings.warn(
+                f"first_pass=True has read {_MANY} batches of `data`, whose "
+                "length is not known, and goes on. If it has no end, give "
+                "`fit` steps_per_epoch, or the callback data that ends.",
+                stacklevel=2,
+            )
+        yield batch
 
 
 def _is_endless(data):

@@ -40,7 +40,9 @@ class Curvature(keras.callbacks.Callback):
         batch_size: examples per measurement, for arrays: 128, or as many as
             there are. A dataset has its own.
         first_pass: initialise the factors by one pass over `data`; of data
-            without a known end, as many batches as an epoch of `fit` has.
+            without a known end, as many batches as an epoch of `fit` has. An
+            iterable that does not say its length is read to its end if `fit`
+            does not know its own, with a warning after 1000 batches.
         seed: of the order in which arrays are read.
         verbose: 1 prints `optimizer.summary()` when the first inverses are
             there, and where the seconds went when `fit` ends.

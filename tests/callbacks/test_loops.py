@@ -1,5 +1,7 @@
 """`fit` however it is called: periods and memory over several calls of it."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import optimizers
+from keras_wd.callbacks.batches import batches_of
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 Y = X[:, :3]
@@ -245,3 +248,21 @@ def test_norms_are_imposed_by_the_epoch_of_the_run():
         fit(model, transfer)
         found = np.linalg.norm(model.layers[0].get_weights()[0])
         assert found == pytest.approx(norms["body/kernel"])
+
+
+class Unending:
+    """An iterable of Python that does not say that it has no end."""
+
+    def __iter__(self):
+        while True:
+            yield X, Y
+
+
+def test_a_first_pass_without_an_end_says_so():
+    stream = batches_of(Unending(), None, 0)
+    assert len(list(stream.one_pass(steps=7))) == 7
+    endless = stream.one_pass(steps=None)
+    with pytest.warns(UserWarning, match="steps_per_epoch") as found:
+        for _ in itertools.islice(endless, 2500):
+            pass
+    assert len(found) == 1

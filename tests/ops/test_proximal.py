@@ -216,7 +216,7 @@ def test_compiled_prox_is_the_minimiser(p, compiled):
     assert_is_minimiser(z, 0.1, p, result.astype("float64"))
 
 
-@pytest.mark.one_backend
+@pytest.mark.usefixtures("float64")
 def test_prox_in_float64_is_exact():
     z = ops.cast(ops.convert_to_tensor([[-0.89085507]], "float32"), "float64")
     result = prox_lp(z, ops.convert_to_tensor(1.0, "float64"), 1.7)
@@ -224,7 +224,7 @@ def test_prox_in_float64_is_exact():
     assert abs(float(result[0, 0]) + 0.3814845148706437) < 1e-13
 
 
-@pytest.mark.one_backend
+@pytest.mark.usefixtures("float64")
 @given(
     p=st.floats(0.1, 4).filter(lambda p: abs(p - 1) > 1e-4),
     z=st.floats(-1e3, 1e3),

@@ -12,8 +12,7 @@ from keras_wd import optimizers
 from keras_wd import schedules
 from tests import reference
 
-# JAX has no float64 unless a program asks for it.
-pytestmark = pytest.mark.one_backend
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def stepped(optimizer, start=1.0, dtype="float64"):
