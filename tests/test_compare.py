@@ -96,6 +96,67 @@ def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
     )
 
 
+@pytest.mark.slow(reason="trains trials, and draws the report")
+def test_a_search_chooses_the_rates_that_are_compared(compare, tmp_path):
+    pytest.importorskip("optuna", reason="pip install 'keras_wd[search]'")
+    flags = (*FLAGS, "--decays=lp", "--epochs=3", "--search=asha",
+             "--search_budget=2")  # fmt: skip
+    status, out, _ = compare(*flags)
+    assert status == 0
+    folder = tmp_path / "comparison"
+    with open(folder / "search.csv", newline="") as file:
+        trials = list(csv.DictReader(file))
+    with open(folder / "runs.csv", newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert 4 <= sum(int(row["epochs"]) for row in trials) <= 6
+    (chosen,) = [row for row in trials if row["status"] == "chosen"]
+    (run,) = runs
+    assert chosen["epochs"] == "3"
+    for rate in "learning_rate", "weight_decay":
+        assert run[rate] == chosen[rate]
+    # Another seed: other weights, other batches.
+    assert run["val_loss"] != chosen["val_loss"]
+    rate = f"learning rate {float(chosen['learning_rate']):g}"
+    assert f"sgd lp: {rate}" in " ".join(out.split())
+    page = Page((folder / "report.html").read_text("utf-8"))
+    assert len(page.tables["trials"]) == 1 + len(trials)
+    assert "learning rate" in page.tables["results"][0]
+
+    # A trial that was stopped, resumed, is a run like any other.
+    stage = trials[0]
+    status = main(
+        ["train", "--optimizer=sgd", "--decay=lp", "--hidden_units=16",
+         "--epochs=3", "--batch_size=20", "--train_examples=300",
+         "--seed=1000000", f"--weight_decay={stage['weight_decay']}",
+         f"--learning_rate={stage['learning_rate']}",
+         f"--output_dir={tmp_path / 'plain'}"]
+    )  # fmt: skip
+    assert status == 0
+    for path in (
+        folder / "search" / "sgd-lp" / "trial-000" / "history.csv",
+        tmp_path / "plain" / "history.csv",
+    ):
+        with open(path, newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        assert float(last["val_loss"]) == pytest.approx(
+            float(stage["val_loss"]), rel=1e-4
+        )
+
+    # Again: nothing is searched, and nothing changes.
+    before = (folder / "search.csv").read_bytes()
+    (folder / "search.csv").unlink()
+    status, out, _ = compare(*flags)
+    assert status == 0 and "1 of them done before" in out
+    assert (folder / "search.csv").read_bytes() == before
+
+    status, _, errors = compare(*flags, "--learning_rate=0.1")
+    assert status == 2 and "Use --learning_rates=LOWEST,HIGHEST" in errors
+    status, _, errors = compare(*flags, "--rates=0.1")
+    assert status == 2 and "--rates must be the lowest and the high" in errors
+    status, _, errors = compare(*flags, "--hidden_units=17")
+    assert status == 2 and "with other flags: --hidden_units" in errors
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -104,6 +165,9 @@ def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
         (["--decays=none,none"], "--decays must be distinct names"),
         (["--seeds=0"], "--seeds must be a positive integer"),
         (["--rates=-1"], "--rates must be numbers from 0 up"),
+        (["--search=grid"], "--search must be one of none, asha"),
+        (["--search_budget=2"], "search_budget applies only with --search=a"),
+        (["--learning_rates=1,2"], "rates applies only with --search=asha"),
         (["--executor=slurm"], "--executor must be one of local, ray"),
         (["--optimizer=sgd"], "is what the comparison varies. Use --optimi"),
         (["--seed=3"], "is what the comparison varies. Use --seeds"),

@@ -106,9 +106,19 @@ def split(
         else:
             passed.append(argument)
             given.add(plain)
-    parse(own, mine, command)
+    _check_needs(own, parse(own, mine, command), _TABLES[command])
     missing = [name for name in defaults if name not in given]
     return passed + [f"--{name}={defaults[name]}" for name in missing]
+
+
+def _check_needs(values, given, table):
+    """Refuse a flag that is given without the one it has a meaning with."""
+    for row in table:
+        if row.name in given and row.needs is not None:
+            if not row.needs.test(values[row.needs.flag].value):
+                raise UsageError(
+                    f"--{row.name} applies only with {row.needs.words}"
+                )
 
 
 def _illegal(values, error):

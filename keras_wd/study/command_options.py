@@ -4,8 +4,11 @@ import os
 
 from keras_wd.study import executors
 from keras_wd.study import grid
+from keras_wd.study.option import Needs
 from keras_wd.study.option import Option
+from keras_wd.study.option import one_of
 
+SEARCHING = Needs("search", one_of("asha"), "--search=asha")
 COMPARE = (
     Option(
         "optimizers",
@@ -30,7 +33,8 @@ COMPARE = (
         None,
         "Rates of the decays, separated by commas: all are tried and "
         "the best in validation is reported. Default: one rate that "
-        "suits digits for each optimizer and decay.",
+        "suits digits for each optimizer and decay. With --search: the "
+        "lowest and the highest, by default a thirtieth and thirty times it.",
     ),
     Option(
         "seeds",
@@ -63,6 +67,46 @@ COMPARE = (
         "comparison",
         "Folder for the report and the runs; runs that are complete in "
         "it are not repeated.",
+    ),
+    Option(
+        "search",
+        "The search",
+        str,
+        "none",
+        "Choose learning rate and decay of each optimizer and decay before "
+        "they are compared: asha (successive halving, by Optuna: most trials "
+        "end after a ninth of the epochs), or none.",
+        choices=("none", "asha"),
+    ),
+    Option(
+        "search_budget",
+        "The search",
+        int,
+        6,
+        "What each optimizer and decay may spend on the search, the same for "
+        "all, in runs of --epochs.",
+        least=1,
+        needs=SEARCHING,
+    ),
+    Option(
+        "learning_rates",
+        "The search",
+        str,
+        None,
+        "The lowest and the highest learning rate, separated by a comma. "
+        "Default: a tenth of what is usual for the optimizer, and ten times.",
+        needs=SEARCHING,
+    ),
+    Option(
+        "search_seed",
+        "The search",
+        int,
+        0,
+        "Decides what is tried. Trials are trained from a seed of their own, "
+        "which is none of those compared.",
+        least=0,
+        most=10**6,
+        needs=SEARCHING,
     ),
 )
 TUNE = (

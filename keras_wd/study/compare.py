@@ -18,6 +18,7 @@ from keras_wd.study import page
 from keras_wd.study import recipes
 from keras_wd.study import report
 from keras_wd.study import results
+from keras_wd.study import search
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import require
 from keras_wd.study.rates import numbers
@@ -38,12 +39,20 @@ def main(arguments: Sequence[str]) -> int:
     require("jinja2", "matplotlib", "rich", "tensorboard")
     if own.executor == "ray":
         require("ray", extra="ray")
+    if own.search != "none":
+        require("optuna", extra="search")
     cells = _cells(own)
     settings = {cell: _settings(cell, shared) for cell in cells}
     first = settings[cells[0]]
     data = datasets.for_run(first)
     folder = os.path.abspath(own.output_dir)
-    _check_folder(folder, settings)
+    outcomes = []
+    if own.search == "none":
+        _check_folder(folder, settings)
+    else:
+        outcomes = _search(own, shared, first["epochs"], folder)
+        cells = _cells(own, outcomes)
+        settings = {cell: _settings(cell, shared) for cell in cells}
     files.make_folder(folder, "comparison")
     problems = _compute(own, settings, folder)
     runs = [
@@ -58,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         title=f"Weight decay on {data.name}",
         subtitle=_subtitle(first, own, data, runs),
         command=shlex.join(["keras-wd", "compare", *arguments]),
+        outcomes=outcomes,
         environment=", ".join(
             f"{name} {version}"
             for name, version in config.environment().items()
@@ -75,18 +85,35 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{title}:")
         for sentence in sentences:
             print("\n".join(command_line.wrapped(f"- {sentence}", "  ")))
-    print(f"\nIn {own.output_dir}: {REPORT}, {TABLE}, runs/", flush=True)
+    print(
+        f"\nIn {own.output_dir}: {REPORT}, {TABLE}, runs/"
+        + (f", {search.TABLE}, {search.FOLDER}/" if outcomes else ""),
+        flush=True,
+    )
     return 0 if any(run.status == "done" for run in runs) else 1
 
 
-def _cells(own):
-    rates = numbers("rates", own.rates, float, 0)
-    return grid.cells(
-        compare_flags.names("optimizers", own.optimizers, recipes.OPTIMIZERS),
-        compare_flags.names("decays", own.decays, grid.METHODS),
-        rates,
-        own.seeds,
+def _cells(own, outcomes=()):
+    optimizers = compare_flags.names(
+        "optimizers", own.optimizers, recipes.OPTIMIZERS
     )
+    methods = compare_flags.names("decays", own.decays, grid.METHODS)
+    if own.search == "none":
+        rates = numbers("rates", own.rates, float, 0)
+        return grid.cells(optimizers, methods, rates, own.seeds)
+    if not outcomes:
+        # What is wrong with the flags is reported before the search.
+        search.limits("rates", own.rates)
+        search.limits("learning_rates", own.learning_rates)
+        return grid.cells(optimizers, methods, [], own.seeds)
+    return [
+        grid.Cell(
+            *(found.optimizer, found.method, found.best.weight_decay, seed),
+            found.best.learning_rate,
+        )
+        for seed in range(own.seeds)
+        for found in outcomes
+    ]
 
 
 def _settings(cell: grid.Cell, shared: Sequence[str]) -> dict:
@@ -110,27 +137,58 @@ def _check_folder(folder: str, settings: Mapping) -> None:
         raise UsageError(f"--output_dir={folder} is a file, not a folder")
     for cell, wanted in settings.items():
         run = results.folder_of(cell, folder)
-        path = os.path.join(run, config.NAME)
-        if not os.path.exists(path):
-            continue
         # What is damaged is reported before anything is trained.
         report.read(run)
         history.read(run)
-        stored = config.read(path)["flags"]
-        differing = sorted(
-            f"--{name}"
-            for name in wanted
-            if name != "data_dir" and stored.get(name) != wanted[name]
+        config.refuse_other_run(run, wanted, folder)
+
+
+def _search(own, shared, epochs, folder):
+    """Choose the rates; returns the outcomes, and writes them as a table."""
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise UsageError(f"--output_dir={folder} is a file, not a folder")
+    ranges = [
+        search.limits("rates", own.rates),
+        search.limits("learning_rates", own.learning_rates),
+    ]
+    searches = [
+        search.Search(
+            optimizer,
+            method,
+            search.space(optimizer, method, *ranges),
+            epochs,
+            own.search_budget * epochs,
+            own.search_seed,
+            lambda cell: _settings(cell, shared),
+            folder,
         )
-        if differing:
-            raise UsageError(
-                f"--output_dir={folder} has runs with other flags: "
-                f"{', '.join(differing)}. Choose another folder"
-            )
+        for optimizer, method in dict.fromkeys(
+            (cell.optimizer, cell.method) for cell in _cells(own)
+        )
+    ]
+    first = [one.next_job() for one in searches]
+    jobs = [job for job in first if job is not None]
+    print(
+        f"Searching for the rates of {len(searches)} methods in "
+        f"{own.output_dir}, {own.search_budget * epochs} epochs for each",
+        flush=True,
+    )
+    if jobs:
+        files.make_folder(folder, "comparison")
+        workers = min(own.workers, len(jobs))
+        with _progress() as progress:
+            search.run(
+                searches, jobs, executors.EXECUTORS[own.executor], workers,
+                progress,
+            )  # fmt: skip
+    outcomes = [one.outcome for one in searches]
+    search.write_table(outcomes, os.path.join(folder, search.TABLE))
+    for outcome in outcomes:
+        print("\n".join(command_line.wrapped(str(outcome), "  ")))
+    return outcomes
 
 
-def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
-    """Do all runs that are not done; returns what was wrong, by folder."""
+def _progress():
     from rich.progress import BarColumn
     from rich.progress import MofNCompleteColumn
     from rich.progress import Progress
@@ -138,7 +196,18 @@ def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
     from rich.progress import TimeElapsedColumn
     from rich.progress import TimeRemainingColumn
 
-    jobs = []
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+
+
+def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
+    """Do all runs that are not done; returns what was wrong, by folder."""
+    jobs: list[executors.Job] = []
     for cell, wanted in settings.items():
         where = results.folder_of(cell, folder)
         if not os.path.exists(os.path.join(where, "summary.json")):
@@ -154,19 +223,12 @@ def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
         return problems
     cell_of = {results.folder_of(cell, folder): cell for cell in settings}
     leader = results.Leader()
-    missing = {where for _, where in jobs}
+    missing = {job[1] for job in jobs}
     for where, cell in cell_of.items():
         if where not in missing:
             leader.add(results.read(cell, where, ""))
     compute = executors.EXECUTORS[own.executor]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as progress:
+    with _progress() as progress:
         task = progress.add_task("training", total=len(jobs))
         for where, problem in compute(jobs, min(own.workers, len(jobs))):
             name = os.path.basename(where)

@@ -50,6 +50,10 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
             "(--workers) or a cluster (--executor=ray)"
         )
     own = define(COMPARE)
+    if "--search=asha" in {f"--{a.lstrip('-')}" for a in arguments}:
+        refused["learning_rate"] = (
+            "is what the search varies. Use --learning_rates=LOWEST,HIGHEST"
+        )
     other_data = any(
         name == "dataset" and value != "digits"
         for argument in arguments

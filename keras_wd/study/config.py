@@ -128,6 +128,33 @@ def read(path: str) -> dict:
     return document
 
 
+def refuse_other_run(run: str, wanted: Mapping, output_dir: str) -> None:
+    """Refuse a folder in which a run has other settings.
+
+    Args:
+        run: folder of the run, which may not be there.
+        wanted: settings it is to have.
+        output_dir: of the comparison, for the message.
+
+    Raises:
+        UsageError: naming the flags.
+    """
+    path = os.path.join(run, NAME)
+    if not os.path.exists(path):
+        return
+    stored = read(path)["flags"]
+    differing = sorted(
+        f"--{name}"
+        for name in wanted
+        if name != "data_dir" and stored.get(name) != wanted[name]
+    )
+    if differing:
+        raise UsageError(
+            f"--output_dir={output_dir} has runs with other flags: "
+            f"{', '.join(differing)}. Choose another folder"
+        )
+
+
 def _parse_stored(values, path):
     arguments = []
     for name, value in read(path)["flags"].items():

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from collections.abc import Sequence
 
+from keras_wd.study.errors import first_line
 from keras_wd.study.errors import require
 
 ONE_THREAD = {
@@ -26,12 +27,13 @@ ONE_THREAD = {
 _JAX_THREADS = "--xla_cpu_multi_thread_eigen=false"
 _WORKER = (sys.executable, "-m", "keras_wd.study.worker")
 _LAST_LINES = 20
+TRIES = 3  # of a run whose process is killed
 
 # What stands before an answer in the output of a worker.
 ANSWER = "keras_wd answer: "
 
-# (settings, folder of the run)
-Job = tuple[dict, str]
+# (settings, folder of the run), and up to which epoch if not to the end
+Job = tuple[dict, str] | tuple[dict, str, int]
 
 
 def environment() -> dict[str, str]:
@@ -41,11 +43,18 @@ def environment() -> dict[str, str]:
 
 
 def local(
-    jobs: Sequence[Job], workers: int, command: Sequence[str] = _WORKER
+    jobs: list[Job], workers: int, command: Sequence[str] = _WORKER
 ) -> Iterator[tuple[str, str]]:
     """Compute on this machine; yields (folder, what was wrong) as runs end.
 
-    A worker is a Python process that does one run after the other.
+    A worker is a Python process that does one run after the other. A run
+    whose process is killed goes on in another, from its last checkpoint.
+
+    Args:
+        jobs: what to compute; emptied. Those appended meanwhile are computed
+            as well.
+        workers: processes, at most.
+        command: that starts one.
     """
     workers = min(workers, len(jobs))
     started = [_Worker(command) for _ in range(workers)]
@@ -56,26 +65,37 @@ def local(
 
     def compute(job):
         worker = free.get()
-        try:
-            answer = worker.ask(job)
-        except _Lost as error:
-            answer = str(error)
-            if not stopping.is_set():
+        for _ in range(TRIES):
+            try:
+                answer = worker.ask(job)
+                break
+            except _Lost as error:
+                answer = str(error)
+                if stopping.is_set():
+                    break
+                started.remove(worker)
+                worker.stop()
                 worker = _Worker(command)
                 started.append(worker)
         free.put(worker)
         return job[1], answer
 
+    waiting: set[concurrent.futures.Future] = set()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(compute, job) for job in jobs]
         try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
+            while jobs or waiting:
+                waiting |= {pool.submit(compute, job) for job in jobs}
+                jobs.clear()
+                done, waiting = concurrent.futures.wait(
+                    waiting, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    yield future.result()
         finally:
             stopping.set()
-            for future in futures:
+            for future in waiting:
                 future.cancel()
-            for worker in started:
+            for worker in list(started):
                 worker.stop()
 
 
@@ -133,10 +153,15 @@ class _Worker:
                 pass
 
 
-def on_ray(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, str]]:
+def on_ray(jobs: list[Job], workers: int) -> Iterator[tuple[str, str]]:
     """Compute on the Ray cluster of `RAY_ADDRESS`, or one on this machine.
 
-    The folders of the runs must be on a file system that all nodes share.
+    The folders of the runs must be on a file system that all nodes share. A
+    run whose worker or node is lost goes on elsewhere, from its checkpoint.
+
+    Args:
+        jobs: as of `local`.
+        workers: of a cluster that is started here.
     """
     require("ray", extra="ray")
     import ray
@@ -151,17 +176,24 @@ def on_ray(jobs: Sequence[Job], workers: int) -> Iterator[tuple[str, str]]:
             **arguments,
         )
 
-    @ray.remote(num_cpus=1)
-    def compute(settings, folder):
+    @ray.remote(num_cpus=1, max_retries=TRIES - 1)
+    def compute(*job):
         from keras_wd.study import worker
 
-        return folder, worker.run(settings, folder)
+        return worker.run(*job)
 
-    waiting = [compute.remote(*job) for job in jobs]
+    folders = {}
     try:
-        while waiting:
-            (done,), waiting = ray.wait(waiting)
-            yield ray.get(done)
+        while jobs or folders:
+            folders.update({compute.remote(*job): job[1] for job in jobs})
+            jobs.clear()
+            (done,), _ = ray.wait(list(folders))
+            folder = folders.pop(done)
+            try:
+                problem = ray.get(done)
+            except ray.exceptions.RayError as error:
+                problem = f"{type(error).__name__}: {first_line(error)}"
+            yield folder, problem
     finally:
         if started:
             ray.shutdown()

@@ -148,7 +148,7 @@ def optimizer_name(row: Row) -> str:
 def name_of(row: Row) -> str:
     """What a row is called in a sentence."""
     if row.method == "none":
-        return f"{optimizer_name(row)} without decay"
+        return f"{optimizer_name(row)} without decay{_at(row)}"
     return f"{optimizer_name(row)} with {_short(row)}"
 
 
@@ -224,9 +224,15 @@ def _versus(pair):
 
 def _short(row):
     if row.method == "none":
-        return "no decay"
+        return f"no decay{_at(row)}"
+    return f"{WORDS[row.method]}{_at(row)}"
+
+
+def _at(row):
     rate = "" if row.weight_decay is None else f" at {row.weight_decay:g}"
-    return f"{WORDS[row.method]}{rate}"
+    if row.learning_rate is None:
+        return rate
+    return f"{rate} (learning rate {row.learning_rate:g})"
 
 
 def _numbers(pair):

@@ -86,27 +86,38 @@ class Cell:
         method: a key of `METHODS`.
         weight_decay: the rate; None for a method without one.
         seed: of the run.
+        learning_rate: the highest; None for what is usual.
     """
 
     optimizer: str
     method: str
     weight_decay: float | None
     seed: int
+    learning_rate: float | None = None
 
     @property
     def name(self) -> str:
         """A name for the folder of the run."""
         rate = "" if self.weight_decay is None else f"-{self.weight_decay:g}"
+        if self.learning_rate is not None:
+            rate += f"-lr{self.learning_rate:g}"
         return f"{self.optimizer}-{self.method}{rate}-seed{self.seed}"
 
     @property
     def flags(self) -> list[str]:
         """What the run adds to the flags all runs share."""
-        rate = self.weight_decay
+        rates = {
+            "weight_decay": self.weight_decay,
+            "learning_rate": self.learning_rate,
+        }
         return [
             f"--optimizer={self.optimizer}",
             *METHODS[self.method],
-            *([] if rate is None else [f"--weight_decay={rate:g}"]),
+            *(
+                f"--{n}={rate:g}"
+                for n, rate in rates.items()
+                if rate is not None
+            ),
             f"--seed={self.seed}",
         ]
 
@@ -129,11 +140,20 @@ def cells(
     """
     return [
         Cell(optimizer, method, rate, seed)
-        for seed, optimizer, method in itertools.product(
-            range(seeds), optimizers, methods
-        )
-        if not _is_twin(optimizer, method, methods)
+        for seed in range(seeds)
+        for optimizer, method in pairs(optimizers, methods)
         for rate in rates_of(optimizer, method, rates)
+    ]
+
+
+def pairs(
+    optimizers: Sequence[str], methods: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Every optimizer with every method, without twins."""
+    return [
+        (optimizer, method)
+        for optimizer, method in itertools.product(optimizers, methods)
+        if not _is_twin(optimizer, method, methods)
     ]
 
 

@@ -1,9 +1,11 @@
 """The report of a comparison: one HTML file that needs nothing else."""
 
 import base64
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from keras_wd.study import search
 from keras_wd.study.charts import charts
 from keras_wd.study.files import replacing
 from keras_wd.study.findings import Findings
@@ -14,6 +16,7 @@ from keras_wd.study.results import Run
 from keras_wd.study.results import best_in_validation
 from keras_wd.study.results import chosen
 from keras_wd.study.results import rows
+from keras_wd.study.search import Outcome
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
 # Name of a number: (heading, format, format of its standard error).
@@ -36,6 +39,7 @@ def write(
     subtitle: str,
     command: str,
     environment: str,
+    outcomes: Sequence[Outcome] = (),
 ) -> Findings:
     """Write the report; returns its findings.
 
@@ -46,6 +50,7 @@ def write(
         subtitle: a line below it.
         command: that repeats the comparison.
         environment: versions, in a line.
+        outcomes: of the search for the rates, if there was one.
     """
     import jinja2
 
@@ -58,12 +63,20 @@ def write(
     every = rows(runs)
     best = chosen(every)
     found = findings(best)
+    found = dataclasses.replace(
+        found, notes=[*found.notes, *search.notes(outcomes)]
+    )
     text = template.render(
         title=title,
         subtitle=subtitle,
         findings=found,
         several_rates=len(every) > len(best),
-        header=["optimizer", "decay", "rate", *_headings(best), "runs"],
+        header=[
+            *("optimizer", "decay", "rate"),
+            *(["learning rate"] if outcomes else []),
+            *_headings(best),
+            "runs",
+        ],
         table=_table(best),
         charts=[
             {
@@ -76,6 +89,12 @@ def write(
             for name, caption, svgs in charts(best)
         ],
         runs=[_run(run) for run in runs],
+        outcomes=outcomes,
+        trials=[
+            _trial(outcome, trial)
+            for outcome in outcomes
+            for trial in outcome.trials
+        ],
         command=command,
         environment=environment,
     )
@@ -96,14 +115,20 @@ def _table(best: Sequence[Row]) -> list[dict]:
     top = best_in_validation(best)
     table = []
     for row in best:
-        rate = "–" if row.weight_decay is None else f"{row.weight_decay:g}"
+        rates = [_rate(row.weight_decay)]
+        if row.learning_rate is not None:
+            rates.append(_rate(row.learning_rate))
         cells = [
-            *map(_text, (row.optimizer, WORDS.get(row.method, "none"), rate)),
+            *map(_text, (row.optimizer, WORDS.get(row.method, "none"), *rates)),
             *(_cell(row, name) for name in _known(best)),
             _text(_ended(row)),
         ]
         table.append({"cells": cells, "best": row is top})
     return table
+
+
+def _rate(rate):
+    return "–" if rate is None else f"{rate:g}"
 
 
 def _cell(row, name):
@@ -125,6 +150,20 @@ def _ended(row):
     if not row.lost:
         return str(len(row.done))
     return f"{len(row.done)} of {len(row.done) + len(row.lost)}"
+
+
+def _trial(outcome, trial):
+    merit = "failed" if trial.failed else f"{trial.merit[0]:.2%}"
+    if len(trial.merit) == 1 and not trial.failed:
+        merit = f"loss {-trial.merit[0]:.4f}"
+    return {
+        "name": f"{outcome.optimizer} {outcome.method} {trial.number}",
+        "chosen": trial is outcome.best,
+        "learning_rate": _rate(trial.learning_rate),
+        "weight_decay": _rate(trial.weight_decay),
+        "epochs": trial.epochs,
+        "merit": merit,
+    }
 
 
 def _run(run: Run) -> dict:

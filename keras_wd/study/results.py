@@ -108,6 +108,11 @@ class Row:
     lost: Sequence[Run]
     means: Mapping[str, Mean]
 
+    @property
+    def learning_rate(self) -> float | None:
+        """The highest; None for what is usual."""
+        return [*self.done, *self.lost][0].cell.learning_rate
+
     def by_seed(self, name: str) -> dict[int, float]:
         """A number of `COLUMNS` by the seed of the run."""
         return {
@@ -234,7 +239,14 @@ def label_of(name: str) -> str:
 
 def write_table(runs: Sequence[Run], path: str) -> None:
     """A line per run, as CSV."""
-    header = ["optimizer", "method", "weight_decay", "seed", "status"]
+    header = [
+        "optimizer",
+        "method",
+        "learning_rate",
+        "weight_decay",
+        "seed",
+        "status",
+    ]
     with replacing(path) as draft:
         with open(draft, "w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file)
@@ -244,7 +256,10 @@ def write_table(runs: Sequence[Run], path: str) -> None:
                 lines.writerow(
                     [
                         *(cell.optimizer, cell.method),
-                        "" if cell.weight_decay is None else cell.weight_decay,
+                        *(
+                            "" if rate is None else rate
+                            for rate in (cell.learning_rate, cell.weight_decay)
+                        ),
                         *(cell.seed, run.status),
                         *(run.numbers.get(name, "") for name in COLUMNS),
                         run.problem,

@@ -67,6 +67,7 @@ def run(
     data: DataSet,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     picture: bool = True,
+    until: int | None = None,
 ) -> int:
     """Train on a data set, write the results, return the exit status.
 
@@ -75,6 +76,7 @@ def run(
         data: what to train on.
         callbacks: whose logs go into the history as well.
         picture: draw the course of the run, which takes a second.
+        until: the epoch after which to stop, with a checkpoint to go on from.
     """
     model = compiled_model(settings, data)
     epochs_done, seconds = 0, 0.0
@@ -88,8 +90,10 @@ def run(
         config.write(settings, folder)
         print(_announcement(settings, data, model, folder), flush=True)
     stored = checkpoint.Checkpoint(folder, seconds)
+    last = settings["epochs"] if until is None else until
+    epochs = range(epochs_done, last)
     try:
-        _fit(model, settings, data, folder, epochs_done, callbacks, stored)
+        _fit(model, settings, data, folder, epochs, callbacks, stored)
     except KeyboardInterrupt:
         print(
             f"\nInterrupted. Continue with: keras-wd train "
@@ -97,6 +101,8 @@ def run(
             file=sys.stderr,
         )
         return INTERRUPTED
+    if last < settings["epochs"]:
+        return 0
     summary = _summary(model, data, folder, stored.seconds)
     devices.synchronize(model, False)
     with files.replacing(os.path.join(folder, "model.keras")) as draft:
@@ -161,15 +167,14 @@ def curvature_of(settings: Mapping, data: DataSet) -> Curvature | None:
     )
 
 
-def _fit(model, settings, data, folder, epochs_done, callbacks, stored):
-    epochs = settings["epochs"]
+def _fit(model, settings, data, folder, epochs, callbacks, stored):
     augment = settings["augment"] == "true" or (
         settings["augment"] == "auto" and data.is_colour
     )
     images, labels, size = batches.evaluation_arrays(data, data.validation)
     if settings["distribute"] == "data" and size == settings["batch_size"]:
         size += 1  # Devices divide batches of that size, and no remainder.
-    if epochs_done == epochs:
+    if not epochs:
         return
     steps = batches.steps_per_epoch(data, settings["batch_size"])
     training = functools.partial(
@@ -177,15 +182,15 @@ def _fit(model, settings, data, folder, epochs_done, callbacks, stored):
         data,
         settings["batch_size"],
         settings["seed"],
-        range(epochs_done, epochs),
+        epochs,
         augment,
     )
     model.fit(
-        batches.Restartable(training, steps * (epochs - epochs_done)),
+        batches.Restartable(training, steps * len(epochs)),
         shuffle=False,  # the batches are shuffled
         steps_per_epoch=steps,
-        initial_epoch=epochs_done,
-        epochs=epochs,
+        initial_epoch=epochs.start,
+        epochs=epochs.stop,
         validation_data=(images, labels),
         validation_batch_size=size,
         verbose=1 if sys.stdout.isatty() else 2,

@@ -22,12 +22,14 @@ PROBES = 128  # validation images the Jacobian is measured on
 _data = {}
 
 
-def run(settings: Mapping, folder: str) -> str:
+def run(settings: Mapping, folder: str, until: int | None = None) -> str:
     """Train in a folder, or go on there; returns what was wrong, or nothing.
 
     Args:
         settings: of the run.
         folder: of the run; what is complete in it stays.
+        until: the epoch after which a trial of a search stops, to go on
+            later; its mechanisms are not measured.
     """
     if report.read(folder) is not None:
         return ""
@@ -44,8 +46,11 @@ def run(settings: Mapping, folder: str) -> str:
                 data = datasets.for_run(settings, _data[key])
                 chosen = data.validation.take(slice(PROBES))
                 every = max(1, settings["epochs"] // 10)
-                probe = Mechanisms(data.standardise(chosen.inputs), every)
-                train.run(settings, data, [probe], picture=False)
+                probes = []
+                if until is None:
+                    inputs = data.standardise(chosen.inputs)
+                    probes.append(Mechanisms(inputs, every))
+                train.run(settings, data, probes, picture=False, until=until)
             except UsageError as error:
                 return str(error)
             except Exception as error:  # the other runs go on
@@ -57,8 +62,7 @@ def run(settings: Mapping, folder: str) -> str:
 def main() -> int:
     """Runs as JSON lines on standard input; an answer line for each."""
     for line in sys.stdin:
-        settings, folder = json.loads(line)
-        print(ANSWER + json.dumps(run(settings, folder)), flush=True)
+        print(ANSWER + json.dumps(run(*json.loads(line))), flush=True)
     return 0
 
 

@@ -39,3 +39,32 @@ def test_the_last_errors_of_a_lost_worker_are_reported():
 def test_a_worker_that_dies_in_silence_is_reported_by_its_status():
     (answer,) = answers("import os; os._exit(7)").values()
     assert answer == "the process of the run ended with status 7"
+
+
+def test_a_run_whose_process_is_killed_goes_on_in_another(tmp_path):
+    program = f"""if True:
+        import os, pathlib, signal, sys
+        for line in sys.stdin:
+            tries = pathlib.Path({str(tmp_path)!r}, "tries")
+            tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+            if len(tries.read_text()) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            print({ANSWER!r} + '""', flush=True)
+    """
+    assert answers(program, 3) == {"run-0": "", "run-1": "", "run-2": ""}
+    assert (tmp_path / "tries").read_text() == "xxxx"
+
+
+def test_what_is_appended_meanwhile_is_computed_as_well():
+    program = f"""if True:
+        import sys
+        for number, line in enumerate(sys.stdin):
+            print({ANSWER!r} + str(number), flush=True)
+    """
+    jobs = [({}, "run-0")]
+    done = []
+    for folder, _ in local(jobs, 1, (sys.executable, "-S", "-c", program)):
+        done.append(folder)
+        if len(done) < 4:
+            jobs.append(({}, f"run-{len(done)}"))
+    assert done == ["run-0", "run-1", "run-2", "run-3"]
