@@ -19,7 +19,6 @@ from tests.training import data
 BACKEND = keras.backend.backend()
 pytestmark = [
     pytest.mark.slow(reason="every optimizer through packages of others"),
-    pytest.mark.one_backend,
     # What these packages and Keras warn about is theirs.
     pytest.mark.filterwarnings("ignore"),
 ]
