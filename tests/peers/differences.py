@@ -9,6 +9,7 @@ _CLASS = "The class is WeightDecay; Keras's is the inner optimizer's."
 
 KNOWN = {
     "saving/file_editor_test.py::*::test_scalar_weight": _EDITOR,
+    "saving/saving_lib_test.py::*_module_paths_and_class_names": _CLASS,
     "optimizers/ftrl_test.py::*": _REFUSED,
     "optimizers/schedule_free_adamw_test.py::*": _REFUSED,
     "optimizers/optimizer_sparse_test.py::*_ftrl": _REFUSED,
