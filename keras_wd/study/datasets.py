@@ -1,6 +1,6 @@
 """Data sets, ready to train on.
 
-Sets of TensorFlow Datasets and our own `digits` (`keras_wd.study.tfds_images`)
+Sets of TensorFlow Datasets and our own `digits` (`keras_wd.study.tfds_sets`)
 and what users have themselves (`keras_wd.study.own_data`). A set is held in
 memory as it was stored; batches are drawn and standardised in
 `keras_wd.study.batches`.
@@ -14,12 +14,13 @@ import numpy as np
 
 from keras_wd.study import encoding
 from keras_wd.study import own_data
-from keras_wd.study import tfds_images
+from keras_wd.study import texts
+from keras_wd.study import tfds_sets
 from keras_wd.study.errors import UsageError
 from keras_wd.study.rates import numbers
 
 # The flags that say what data is loaded.
-SOURCE = ("dataset", "data_dir", "target", "task", "image_size")
+SOURCE = ("dataset", "data_dir", "target", "task", "image_size", "words")
 CARVED = 0.1  # of the training images, for a split that a set does not have
 
 
@@ -129,6 +130,7 @@ def load(
     target: str | None = None,
     task: str = "auto",
     image_size: str | None = None,
+    words: int | None = None,
 ) -> DataSet:
     """Prepare a set if need be and read it.
 
@@ -145,6 +147,7 @@ def load(
         task: "classification", "regression", or "auto": classification of
             words and of at most 20 different whole numbers.
         image_size: "height,width" or one number, which images get.
+        words: how many are told apart in texts; None for 2,000.
 
     Raises:
         UsageError: for a name that does not exist or a set that does not fit.
@@ -152,14 +155,17 @@ def load(
     name = dataset
     size = _size(image_size)
     if own_data.is_own(name):
-        return _own(name, own_data.read(name, target, size), task)
+        return _own(name, own_data.read(name, target, size), task, words)
     if target is not None or task == "regression":
         raise UsageError(
             "--target and --task=regression are for data of your own. "
             f"Received: --dataset={name}"
         )
-    pairs, classes = tfds_images.read(name, data_dir, size)
-    splits = {split: Split(*pair) for split, pair in pairs.items()}
+    pairs, classes = tfds_sets.read(name, data_dir, size)
+    inputs = {split: x for split, (x, _) in pairs.items()}
+    if texts.are_texts(inputs["train"]):
+        inputs = texts.vectorized(inputs, words)
+    splits = {split: Split(inputs[split], pairs[split][1]) for split in pairs}
     return _complete(name, splits, classes)
 
 
@@ -191,9 +197,9 @@ def _complete(name, splits, classes):
     )
 
 
-def _own(name, pairs, task):
+def _own(name, pairs, task, words):
     """A set from the splits of a source."""
-    inputs, targets, classes = encoding.encoded(name, pairs, task)
+    inputs, targets, classes = encoding.encoded(name, pairs, task, words)
     splits = {s: Split(inputs[s], targets[s]) for s in inputs}
     return _complete(title(name), splits, classes)
 
@@ -260,8 +266,11 @@ def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the pixels, one number per channel.
 
     A channel that never varies has the deviation 1, so that it standardises
-    to zero.
+    to zero. The words of a text, there or not, stay 1 and 0.
     """
+    if images.dtype == bool:
+        columns = images.shape[-1]
+        return np.zeros(columns, "float32"), np.ones(columns, "float32")
     pixels = images.reshape(-1, images.shape[-1])
     mean = pixels.mean(axis=0, dtype="float64")
     deviation = pixels.std(axis=0, dtype="float64")

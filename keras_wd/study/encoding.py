@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from keras_wd.study import texts
 from keras_wd.study.errors import UsageError
 
 MOST_CLASSES = 20  # of whole numbers, unless --task says otherwise
 
 
 def encoded(
-    name: str, pairs: Mapping[str, tuple], task: str
+    name: str, pairs: Mapping[str, tuple], task: str, words: int | None = None
 ) -> tuple[dict, dict, int]:
     """Inputs and targets by split, as arrays to train on, and the classes.
 
@@ -18,11 +19,15 @@ def encoded(
         name: of the source, for messages.
         pairs: inputs and targets by split.
         task: "classification", "regression" or "auto".
+        words: how many are told apart in texts; None for 2,000.
 
     Raises:
         UsageError: if they cannot be learned.
     """
-    inputs = {s: _inputs(name, x) for s, (x, _) in pairs.items()}
+    stored = {s: np.asarray(x) for s, (x, _) in pairs.items()}
+    if all(map(texts.are_texts, stored.values())):
+        stored = texts.vectorized(stored, words)
+    inputs = {s: _inputs(name, x) for s, x in stored.items()}
     shapes = {x.shape[1:] for x in inputs.values()}
     if len(shapes) > 1:
         raise UsageError(
@@ -51,12 +56,11 @@ def encoded(
 
 
 def _inputs(name, x):
-    x = np.asarray(x)
     if x.dtype.kind not in "buif" or x.ndim not in (2, 3, 4):
         raise UsageError(
-            f"--dataset={name} must have numbers as inputs: rows (n, "
-            "columns) or images (n, height, width, channels). Received: "
-            f"shape {x.shape} of {x.dtype}"
+            f"--dataset={name} must have as inputs rows of numbers (n, "
+            "columns), images (n, height, width, channels) or texts (n). "
+            f"Received: shape {x.shape} of {x.dtype}"
         )
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise UsageError(

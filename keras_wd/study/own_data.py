@@ -23,6 +23,7 @@ from keras_wd.study.errors import require
 Pair = tuple[np.ndarray, np.ndarray]
 FUNCTION = re.compile(r"[\w.]+:[A-Za-z_]\w*")
 _FILES = (".npz", ".npy", ".csv")
+_TEXTS = (".txt",)
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 # What a split may be called in a file, a folder or a dictionary.
 _NAMES = {
@@ -55,6 +56,8 @@ def read(
     name: str, target: str | None, image_size: tuple[int, int] | None
 ) -> dict[str, Pair]:
     """The splits of a source: "train", and "validation", "test" if there.
+
+    Inputs are numbers, or texts.
 
     Args:
         name: of a file, a folder or a function.
@@ -166,9 +169,13 @@ def _table(name, target):
     columns = dict(zip(header, map(_column, zip(*rows, strict=True)),
                        strict=True))  # fmt: skip
     targets = columns.pop(target)
-    inputs = [_numbers(column) for column in columns.values()]
-    if not inputs:
+    if not columns:
         raise UsageError(f"--dataset={name} has no column besides --target")
+    if len(columns) == 1:
+        (column,) = columns.values()
+        if _is_prose(column):
+            return column, targets
+    inputs = [_numbers(column) for column in columns.values()]
     return np.concatenate(inputs, axis=1), targets
 
 
@@ -179,6 +186,14 @@ def _column(texts):
         return np.array(texts)
 
 
+def _is_prose(column):
+    """Whether a column has texts: nearly all differ, of several words."""
+    if column.dtype.kind == "f":
+        return False
+    several = np.mean([" " in text.strip() for text in column])
+    return several > 0.5 and len(np.unique(column)) > 0.5 * len(column)
+
+
 def _numbers(column):
     """A column as numbers; of words, one column for each of them."""
     if column.dtype.kind == "f":
@@ -187,7 +202,6 @@ def _numbers(column):
 
 
 def _folder(name, size):
-    require("PIL")
     inside = [p for p in sorted(pathlib.Path(name).iterdir()) if p.is_dir()]
     splits = {p.name.lower(): p for p in inside if p.name.lower() in _NAMES}
     if "train" not in splits:
@@ -199,15 +213,30 @@ def _folder(name, size):
             for kind in sorted(folder.iterdir())
             if kind.is_dir()
             for path in sorted(kind.rglob("*"))
-            if path.suffix.lower() in _IMAGES
+            if path.suffix.lower() in (*_IMAGES, *_TEXTS)
         ]
     if len({kind for _, kind in files["train"]}) < 2:
         raise UsageError(
             f"--dataset={name} must have a folder for each class with its "
-            "images, or such folders in train/ and others. Found: "
-            f"{', '.join(p.name for p in inside) or 'no folder'}"
+            "images or .txt files, or such folders in train/ and others. "
+            f"Found: {', '.join(p.name for p in inside) or 'no folder'}"
         )
     every = {path for found in files.values() for path, _ in found}
+    texts = {path for path in every if path.suffix.lower() in _TEXTS}
+    if texts == every:
+        return {
+            split: (
+                np.array([_text(path) for path, _ in found], object),
+                np.array([kind for _, kind in found]),
+            )
+            for split, found in files.items()
+            if found
+        }
+    if texts:
+        raise UsageError(
+            f"--dataset={name} must have images or .txt files, not both"
+        )
+    require("PIL")
     pictures = {path: _picture(path) for path in every}
     is_grey = all(p.ndim == 2 for p in pictures.values())
     size = size or common_size([p.shape for p in pictures.values()])
@@ -235,6 +264,15 @@ def _picture(path):
     except Exception as error:  # damaged in one of many ways
         raise UsageError(
             f"--dataset: {path} cannot be read as an image: {first_line(error)}"
+        ) from error
+
+
+def _text(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--dataset: {path} cannot be read as a text: {first_line(error)}"
         ) from error
 
 

@@ -27,8 +27,9 @@ WHAT = (
         str,
         "digits",
         "What to learn: digits (bundled, 8 x 8 pixels); a TensorFlow Datasets "
-        "set of images with a class label, such as mnist, cifar10; or data of "
-        "your own: a folder with a folder of images for each class (./photos), "
+        "set of images or texts with a class label, such as mnist, cifar10, "
+        "imdb_reviews; or data of your own: a folder with a folder of images "
+        "or .txt files for each class (./photos), "
         "a .csv or .npy table with --target, an .npz with x and y, or "
         "module:function, which returns arrays or a tf.data.Dataset.",
     ),
@@ -55,6 +56,15 @@ WHAT = (
         None,
         "Height,width, or one number: images are resized to it. Default: "
         "their own size, or the median if they differ.",
+    ),
+    Option(
+        "words",
+        "Data",
+        int,
+        None,
+        "Of texts: a network sees which of this many words, the most frequent "
+        "ones of the training texts, a text has. Default: 2000.",
+        least=1,
     ),
     Option(
         "standardise",

@@ -53,3 +53,23 @@ class MadeOfAllSizes(_Made):
 
 class MadeToRegress(_Made):
     LABEL = tfds.features.Scalar(dtype=np.int64)
+
+
+class MadeOfTexts(_Made):
+    SPLITS = {"train": 40, "test": 8}
+    IMAGE = tfds.features.Text()
+    LABEL = tfds.features.ClassLabel(num_classes=2)
+
+    def _generate_examples(self, offset, count):
+        for index in range(count):
+            label = index % 2
+            text = f"A {('bad', 'good')[label]} film, no. {index}!"
+            yield index, {"image": text, "label": label}
+
+
+class MadePairsOfTexts(MadeOfTexts):
+    LABEL = tfds.features.Text()
+
+    def _generate_examples(self, offset, count):
+        for index in range(count):
+            yield index, {"image": "one", "label": "another"}

@@ -1,5 +1,6 @@
 """Data of the user's own, of every kind."""
 
+import csv
 import sys
 
 import keras
@@ -80,6 +81,43 @@ def test_what_is_predicted_decides_the_task(here):
     np.save("t.npy", np.column_stack([ROWS, KINDS]))
     data = datasets.load("t.npy", target="3")
     assert data.classes == 4 and data.input_shape == (3,)
+
+
+def test_texts_in_a_table_a_folder_and_arrays_are_the_same(here):
+    texts = [
+        f"a {('bad', 'good')[i % 2]} film of {i} minutes" for i in range(40)
+    ]
+    labels = [("no", "yes")[i % 2] for i in range(40)]
+    with open("films.csv", "w", newline="") as file:
+        rows = zip(texts, labels, strict=True)
+        csv.writer(file).writerows([("text", "liked"), *rows])
+    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        path = here / "films" / label / f"{number:02d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    np.savez("films.npz", x=np.array(texts), y=np.array(labels))
+    table = datasets.load("films.csv", target="liked", words=5)
+    arrays = datasets.load("films.npz", words=5)
+    folder = datasets.load(str(here / "films"), words=5)
+    assert table.classes == arrays.classes == folder.classes == 2
+    assert table.input_shape == arrays.input_shape == (6,)
+    assert (table.train.inputs == arrays.train.inputs).all()
+    assert folder.input_shape == (6,) and total(folder) == 40
+    # A word that only one class has gives the label.
+    for data in table, arrays, folder:
+        x, y = data.train.inputs, data.train.targets
+        assert any((column == y).all() for column in x.T)
+    # Few different words are a category, not a text.
+    (here / "few.csv").write_text("a,b\n" + "the sea,1\nthe hill,0\n" * 20)
+    assert datasets.load("few.csv", target="b").input_shape == (2,)
+
+    (here / "films" / "no" / "picture.png").write_bytes(b"")
+    with pytest.raises(UsageError, match="images or .txt files, not both"):
+        datasets.load(str(here / "films"))
+    (here / "films" / "no" / "picture.png").unlink()
+    (here / "films" / "no" / "00.txt").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="00.txt cannot be read as a text"):
+        datasets.load(str(here / "films"))
 
 
 def test_images_of_different_sizes_get_the_median(here):

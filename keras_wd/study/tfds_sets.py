@@ -1,4 +1,4 @@
-"""Images with one label each from TensorFlow Datasets, and our `digits`."""
+"""Images or texts with labels from TensorFlow Datasets, and our `digits`."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test")
 def read(
     name: str, data_dir: str | None, size: tuple[int, int] | None
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
-    """The images and labels of every split, and the number of classes.
+    """The inputs and labels of every split, and the number of classes.
 
     Prepares the set first if need be.
 
@@ -39,9 +39,12 @@ def read(
     _prepare(name, builder)
     present = [s for s in SPLITS if s in builder.info.splits]
     if "train" not in present:
-        raise UsageError(f"--dataset={name} has no training images")
+        raise UsageError(f"--dataset={name} has no training examples")
     image, label = builder.info.supervised_keys
-    if size is None and None in builder.info.features[image].shape:
+    if _is_of_texts(builder.info):
+        if size is not None:
+            raise UsageError("--image_size needs images")
+    elif size is None and None in builder.info.features[image].shape:
         size = _median_size(builder, image)
     found = {split: _read(builder, split, size) for split in present}
     return found, builder.info.features[label].num_classes
@@ -77,26 +80,33 @@ def _not_found(name, base, form):
     return UsageError(
         f"--dataset={name} is not a data set of TensorFlow Datasets. Choose "
         "digits, mnist, fashion_mnist, cifar10, cifar100, svhn_cropped or "
-        f"another image-classification set{did_you_mean(name, known)}"
+        f"another set of images or texts with labels{did_you_mean(name, known)}"
     )
 
 
 def _check(name: str, info) -> None:
-    """Refuse a set that is not images with one label each."""
+    """Refuse a set that is not images or texts with one label each."""
     import tensorflow_datasets as tfds
 
     keys = info.supervised_keys
     fits = keys is not None and len(keys) == 2
     if fits:
-        image, label = (info.features[key] for key in keys)
-        fits = isinstance(image, tfds.features.Image) and isinstance(
-            label, tfds.features.ClassLabel
+        given, label = (info.features[key] for key in keys)
+        fits = isinstance(label, tfds.features.ClassLabel) and (
+            isinstance(given, tfds.features.Image) or _is_of_texts(info)
         )
     if not fits:
         raise UsageError(
-            f"--dataset={name} is not an image-classification set: it does "
-            "not pair an image with a class label"
+            f"--dataset={name} does not pair an image or a text with a class "
+            "label"
         )
+
+
+def _is_of_texts(info):
+    import tensorflow_datasets as tfds
+
+    given = info.features[info.supervised_keys[0]]
+    return isinstance(given, tfds.features.Text)
 
 
 def _prepare(name: str, builder) -> None:
