@@ -19,7 +19,7 @@ from keras_wd.errors import check_count
 from keras_wd.errors import check_flag
 from keras_wd.errors import check_number
 from keras_wd.ops.norms import reduced_axes
-from keras_wd.ops.norms import sum_of_squares
+from keras_wd.ops.norms import total
 from keras_wd.ops.radial import length
 from keras_wd.ops.radial import share_to_norm
 from keras_wd.schedules import check_rate
@@ -234,7 +234,8 @@ class CPR(_NormDecay):
 
     def prepare(self, previous, strength, step, slots: Mapping):
         """The share of the old weights to take off, `2 l`."""
-        square = sum_of_squares(previous) / math.prod(previous.shape)
+        square = ops.reshape(total(ops.square(previous)), ())
+        square = square / math.prod(previous.shape)
         kappa, multiplier = slots["kappa"], slots["multiplier"]
         is_active = step >= self.warmup_steps
         if self.relative:

@@ -1,5 +1,8 @@
 """Norms, penalties and their gradients."""
 
+import math
+
+import keras
 from keras import ops
 
 from keras_wd.ops.powers import abs_power
@@ -8,6 +11,8 @@ from keras_wd.ops.precision import in_float32
 # Below this magnitude a weight counts as zero for gradients that diverge
 # there (p < 1): the floor of the released pAdam code.
 SMALLEST_MAGNITUDE = 1e-13
+# Terms of a sum that XLA adds up where it computes them.
+_SHORT = 16
 
 
 def reduced_axes(rank: int, axis: int | tuple[int, ...] | None):
@@ -38,23 +43,42 @@ def group_norm(w, axis: int | tuple[int, ...] | None = -1):
     """
     scaled, scale = scale_units(w, axis)
     axes = reduced_axes(len(w.shape), axis)
-    squares = ops.sum(ops.square(scaled), axis=axes, keepdims=True)
+    squares = total(ops.square(scaled), axes)
     return scale * ops.sqrt(squares)
 
 
-def sum_of_squares(w):
-    """`sum w^2` over a whole tensor, a scalar.
+def total(x, axes: tuple[int, ...] | None = None):
+    """The sum over some axes, which are kept at size one; None: all.
 
-    In two sums, of rows and then of all: what ends in a scalar at once, XLA
-    on a CPU adds up in a single thread.
+    On TensorFlow, XLA for a CPU writes a long sum's terms into memory first,
+    but not those of a sum of up to 32: there it is made of short sums.
+
+    Args:
+        x: tensor of a known shape.
+        axes: which, >= 0 and ascending.
     """
-    squares = ops.square(w)
-    rank = len(w.shape)
-    if rank > 1:
-        rows = ops.sum(squares, axis=tuple(range(1, rank)))
-        # Changes nothing, and keeps XLA from making one sum of both.
-        squares = ops.maximum(rows, 0)
-    return ops.sum(squares)
+    shape = tuple(x.shape)
+    axes = tuple(range(len(shape))) if axes is None else axes
+    rows, rest = divmod(math.prod(shape[a] for a in axes), _SHORT)
+    neighbours = axes and axes == tuple(range(axes[0], axes[-1] + 1))
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    if not (on_tensorflow and neighbours and rows > 1):
+        return ops.sum(x, axis=axes, keepdims=True)
+    # Without axes of size one, which would make XLA copy.
+    outer = [n for n in [math.prod(shape[: axes[0]])] if n > 1]
+    inner = [n for n in [math.prod(shape[axes[-1] + 1 :])] if n > 1]
+    axis = len(outer)
+    whole = rows * _SHORT
+    x = ops.reshape(x, (*outer, whole + rest, *inner))
+    long, short = ops.split(x, [whole], axis=axis) if rest else (x, None)
+    long = ops.reshape(long, (*outer, _SHORT, rows, *inner))
+    # The maximum keeps XLA from making one sum of both.
+    partial = ops.maximum(ops.sum(long, axis=axis), -math.inf)
+    result = ops.sum(partial, axis=axis)
+    if rest:
+        result = result + ops.sum(short, axis=axis)
+    kept = [1 if a in axes else n for a, n in enumerate(shape)]
+    return ops.reshape(result, kept)
 
 
 def scale_units(w, axis: int | tuple[int, ...] | None = -1):

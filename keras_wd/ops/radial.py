@@ -7,8 +7,11 @@ to keep, and is left as it is.
 from keras import ops
 
 from keras_wd.ops.norms import reduced_axes
-from keras_wd.ops.norms import sum_of_squares
+from keras_wd.ops.norms import total
 from keras_wd.ops.precision import in_float32
+
+# Of float32, in a sum of squares.
+_ROUNDING = 1e-6
 
 
 def length(w, axis: int | tuple[int, ...] | None = None):
@@ -21,11 +24,7 @@ def length(w, axis: int | tuple[int, ...] | None = None):
         w: weights, any shape.
         axis: the axis (or axes) that number the units; None: one norm.
     """
-    if axis is None:
-        norm = ops.sqrt(sum_of_squares(w))
-        return ops.reshape(norm, (1,) * len(w.shape))
-    axes = reduced_axes(len(w.shape), axis)
-    return ops.sqrt(ops.sum(ops.square(w), axis=axes, keepdims=True))
+    return ops.sqrt(total(ops.square(w), reduced_axes(len(w.shape), axis)))
 
 
 def share_to_norm(norm, target, strength):
@@ -60,19 +59,25 @@ def sphere_step(
         radius: R; the norm of `previous` if None.
         axis: the axis (or axes) that number the units; None: one sphere.
     """
-    step = w - previous
-    norm, size = length(previous, axis), length(step, axis)
+    axes = reduced_axes(len(w.shape), axis)
+    # The difference is written in three ways, so that XLA computes it where it
+    # is used and does not keep it in memory.
+    square = total(ops.square(previous), axes)
+    step_square = total(ops.square(previous - w), axes)
+    along = total(previous * (w - previous), axes)
+    norm, size = ops.sqrt(square), ops.sqrt(step_square)
     wanted = norm if radius is None else radius
     move = strength * wanted / ops.where(size > 0, size, 1.0)
-    moved = previous + move * step
-    reached = length(moved, axis)
-    usable = ops.logical_and(reached > 0, ops.isfinite(reached))
+    far = ops.where(size > 0, ops.square(strength * wanted), 0.0)
+    reached = square + 2 * move * along + far
+    # Where the step leads to the centre, what is left is rounding.
+    usable = reached > _ROUNDING * (square + far)
+    usable = ops.logical_and(usable, ops.isfinite(reached))
     usable = ops.logical_and(usable, strength > 0)
-    if radius is None:
-        usable = ops.logical_and(usable, norm > 0)
-    return ops.where(
-        usable, moved * (wanted / ops.where(usable, reached, 1.0)), w
-    )
+    scale = wanted / ops.sqrt(ops.where(usable, reached, 1.0))
+    pull = scale * move
+    moved = scale * previous + (pull * w - pull * previous)
+    return ops.where(usable, moved, w)
 
 
 @in_float32

@@ -7,6 +7,7 @@ start or end at zero and a gated step is a step that did not happen.
 from keras import ops
 
 from keras_wd.ops.norms import reduced_axes
+from keras_wd.ops.norms import total
 from keras_wd.ops.powers import abs_power
 from keras_wd.ops.precision import in_float32
 
@@ -59,7 +60,7 @@ def group_soft_threshold(w, strength, axis: int | tuple[int, ...] | None = -1):
     # it is clear.
     scaled = w / ops.where(strength > 0, strength, 1.0)
     axes = reduced_axes(len(w.shape), axis)
-    squares = ops.sum(ops.square(scaled), axis=axes, keepdims=True)
+    squares = total(ops.square(scaled), axes)
     shrunk = w * ops.maximum(1 - 1 / ops.sqrt(squares), 0)
     return ops.where(strength > 0, shrunk, w)
 
@@ -86,9 +87,6 @@ def group_soft_threshold_in_metric(
     """
     axes = reduced_axes(len(w.shape), axis)
 
-    def total(x):
-        return ops.sum(x, axis=axes, keepdims=True)
-
     size = ops.abs(w)
     s = ops.where(strength > 0, strength, 0.0)
     # From here on no ratio is above 1.
@@ -98,8 +96,8 @@ def group_soft_threshold_in_metric(
         below = ops.where(size > 0, t + s, 1.0)
         below = ops.where(below > 0, below, 1.0)
         ratio = size / below
-        squares = total(ops.square(ratio))
-        slope = total(ops.square(ratio) / below)
+        squares = total(ops.square(ratio), axes)
+        slope = total(ops.square(ratio) / below, axes)
         # The step of Newton for 1 / sqrt(squares), which is concave in t.
         step = squares * (ops.sqrt(squares) - 1)
         step = step / ops.where(slope > 0, slope, 1.0)

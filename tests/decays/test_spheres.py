@@ -184,6 +184,18 @@ def test_a_weight_that_has_no_direction_is_left_to_the_optimizer(kind):
         rule.penalty([ops.ones((2, 2))])
 
 
+def test_a_step_of_no_length_leads_to_the_sphere_and_one_to_its_centre_stays():
+    w = ops.convert_to_tensor(random())
+    strength = ops.convert_to_tensor(1.0)
+    found = ops.convert_to_numpy(sphere_step(w, w, strength, radius=2.0))
+    np.testing.assert_allclose(
+        found, 2 * random() / np.linalg.norm(random()), rtol=1e-5
+    )
+    # Backward by the radius: no direction is left.
+    found = ops.convert_to_numpy(sphere_step(0.5 * w, w, strength))
+    np.testing.assert_array_equal(found, np.float32(0.5) * random())
+
+
 def test_what_is_not_in_range_is_refused():
     with pytest.raises(ValueError, match="`coupling` must be one of"):
         decays.RadialBrake(coupling="decoupled")

@@ -8,6 +8,7 @@ from keras_wd.ops import group_norm
 from keras_wd.ops import lp_gradient
 from keras_wd.ops import lp_penalty
 from keras_wd.ops import reduced_axes
+from keras_wd.ops.norms import total
 from tests import reference
 
 EXPONENTS = [0.1, 0.5, 2 / 3, 0.8, 1.0, 1.2, 4 / 3, 1.5, 2.0, 2.5, 3.0, 4.0]
@@ -55,6 +56,32 @@ def test_group_norm_is_the_reference(shape, axis, summed):
     expected = reference.group_norm(w, summed)
     assert result.shape == expected.shape
     np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape, axes",
+    [
+        ((100, 7), None),
+        ((100, 7), (0,)),
+        ((7, 100), (1,)),
+        ((2, 37, 3), (1,)),
+        ((40, 2, 40), (0, 2)),
+        ((32, 1), (0,)),
+        ((), ()),
+    ],
+)
+def test_a_total_counts_every_term_once(shape, axes):
+    # Signed whole numbers, whose sums are exact in any order.
+    x = np.random.default_rng(0).integers(-9, 9, shape).astype("float32")
+    found = ops.convert_to_numpy(total(ops.convert_to_tensor(x), axes))
+    np.testing.assert_array_equal(found, np.sum(x, axes, keepdims=True))
+
+
+def test_a_total_with_what_is_not_finite_is_not_finite():
+    x = np.ones((100, 2), "float32")
+    x[90, 0], x[3, 1] = np.nan, -np.inf
+    found = ops.convert_to_numpy(total(ops.convert_to_tensor(x), (0,)))
+    np.testing.assert_array_equal(found, [[np.nan, -np.inf]])
 
 
 @pytest.mark.parametrize("p", EXPONENTS)
