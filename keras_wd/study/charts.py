@@ -23,6 +23,12 @@ COLORS = {
     "cpr": "#4d7c0f",
     "hyperball": "#7c2d12",
     "radial_brake": "#334155",
+    "cautious": "#0369a1",
+    "layerwise": "#6d28d9",
+    "anchored": "#a16207",
+    "l1": "#15803d",
+    "proximal_lp": "#a21caf",
+    "group_lasso": "#9f1239",
 }
 # Distinguishable without colour as well.
 DASHES = {
@@ -37,6 +43,12 @@ DASHES = {
     "cpr": (0, (4, 1, 1, 1)),
     "hyperball": (0, (2, 1)),
     "radial_brake": (0, (2, 3)),
+    "cautious": (0, (10, 1)),
+    "layerwise": (0, (6, 3)),
+    "anchored": (0, (6, 1, 1, 1)),
+    "l1": (0, (1, 3)),
+    "proximal_lp": (0, (3, 1, 1, 1, 1, 1)),
+    "group_lasso": (0, (3, 3, 1, 3)),
 }
 MARKERS = {
     "none": "o",
@@ -50,6 +62,12 @@ MARKERS = {
     "cpr": ">",
     "hyperball": "p",
     "radial_brake": "*",
+    "cautious": "h",
+    "layerwise": "H",
+    "anchored": "d",
+    "l1": "1",
+    "proximal_lp": "2",
+    "group_lasso": "8",
 }
 
 

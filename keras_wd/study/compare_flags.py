@@ -8,8 +8,10 @@ from absl import flags
 from keras_wd.study import command_line
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import unknown
+from keras_wd.study.grid import METHODS
 from keras_wd.study.options import COMPARE
 from keras_wd.study.options import DEVICES
+from keras_wd.study.options import TRAIN
 from keras_wd.study.options import define
 
 # Flags of `train` that the grid sets, or that belong to a single run.
@@ -62,6 +64,43 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     defaults = DEFAULTS if other_data else ON_DIGITS
     shared = command_line.split(own, arguments, refused, defaults, "compare")
     return own, shared
+
+
+def of_method(shared: Sequence[str], method: str) -> list[str]:
+    """The flags for every run that have a meaning with a method's rule."""
+    (decay,) = {
+        flag.partition("=")[2]
+        for flag in METHODS[method]
+        if flag.startswith("--decay=")
+    }
+    needs = {
+        row.name: row.needs
+        for row in TRAIN
+        if row.needs is not None and row.needs.flag == "decay"
+    }
+    return [
+        flag
+        for flag in shared
+        if _name(flag) not in needs or needs[_name(flag)].test(decay)
+    ]
+
+
+def check_used(shared: Sequence[str], methods: Iterable[str]) -> None:
+    """Refuse a flag that none of the methods has a use for."""
+    used = {flag for method in methods for flag in of_method(shared, method)}
+    for flag in shared:
+        if flag not in used:
+            (row,) = [row for row in TRAIN if row.name == _name(flag)]
+            raise UsageError(
+                f"--{row.name} applies only with a method of {_DECAYS} whose "
+                f"run has {row.needs.words}"
+            )
+
+
+def _name(flag):
+    name = flag.lstrip("-").partition("=")[0]
+    known = {row.name for row in TRAIN}
+    return name if name in known else name.removeprefix("no")
 
 
 def names(flag: str, text: str, known: Iterable[str]) -> list[str]:

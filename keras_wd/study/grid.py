@@ -10,7 +10,13 @@ METHODS: dict[str, tuple[str, ...]] = {
     "none": ("--decay=none",),
     "coupled": ("--decay=l2", "--coupling=coupled"),
     "decoupled": ("--decay=l2",),
+    "cautious": ("--decay=l2", "--cautious"),
+    "layerwise": ("--decay=l2", "--layerwise"),
+    "anchored": ("--decay=l2", "--anchor=start"),
+    "l1": ("--decay=l1",),
     "lp": ("--decay=lp",),
+    "proximal_lp": ("--decay=proximal_lp",),
+    "group_lasso": ("--decay=group_lasso",),
     "path_norm": ("--decay=path_norm",),
     "norm_control": ("--decay=norm_control",),
     "cpr": ("--decay=cpr", "--coupling=independent"),
@@ -23,7 +29,13 @@ METHODS: dict[str, tuple[str, ...]] = {
 WORDS = {
     "coupled": "coupled decay",
     "decoupled": "decoupled decay",
+    "cautious": "cautious decay",
+    "layerwise": "layerwise decay",
+    "anchored": "decay toward the start",
+    "l1": "the lasso",
     "lp": "p-norm decay",
+    "proximal_lp": "proximal p-norm decay",
+    "group_lasso": "the group lasso",
     "path_norm": "path-norm decay",
     "norm_control": "weight norm control",
     "cpr": "CPR",
@@ -72,6 +84,15 @@ RATES: dict[str, dict[str, float]] = {
         **_OF_THE_RULE,
         "auto_l2": 0.1,
     },
+}
+# Methods with the rates of another.
+_KIN = {
+    "cautious": "decoupled",
+    "layerwise": "decoupled",
+    "anchored": "decoupled",
+    "group_lasso": "decoupled",
+    "l1": "lp",
+    "proximal_lp": "lp",
 }
 # In place of those of an optimizer that is not in the table.
 LIKE = "adam"
@@ -173,4 +194,4 @@ def rates_of(
     if method in WITHOUT_RATE:
         return [None]
     known: Mapping = RATES.get(optimizer, RATES[LIKE])
-    return list(rates) or [known[method]]
+    return list(rates) or [known[_KIN.get(method, method)]]

@@ -13,6 +13,24 @@ def _is_kfac(optimizer):
 WITH_P = Needs(
     "decay", one_of("lp", "proximal_lp"), "--decay=lp or proximal_lp"
 )
+L2 = Needs("decay", one_of("l2"), "--decay=l2")
+LP = Needs("decay", one_of("lp"), "--decay=lp")
+CAUTIOUS = Needs("decay", one_of("l2", "l1", "lp"), "--decay=l2, l1 or lp")
+OF_ROWS = Needs(
+    "decay",
+    one_of("l2", "l1", "lp", "proximal_lp"),
+    "--decay=l2, l1, lp or proximal_lp",
+)
+ANCHORED = Needs(
+    "decay",
+    one_of("l2", "l1", "group_lasso"),
+    "--decay=l2, l1 or group_lasso",
+)
+PROXIMAL = Needs(
+    "decay",
+    one_of("l1", "proximal_lp", "group_lasso"),
+    "--decay=l1, proximal_lp or group_lasso",
+)
 CPR = Needs("decay", one_of("cpr"), "--decay=cpr")
 DECAYING = Needs("decay", none_of("none"), "a decay")
 SELECTING = Needs(
@@ -141,6 +159,59 @@ METHODS = (
         "their paths such as 'hidden_*/kernel', separated by commas; a "
         "leading ~ leaves out.",
         needs=SELECTING,
+    ),
+    Option(
+        "cautious",
+        "Weight decay",
+        bool,
+        False,
+        "Decay a weight only where the step does not make it larger.",
+        needs=CAUTIOUS,
+    ),
+    Option(
+        "touched_rows",
+        "Weight decay",
+        bool,
+        False,
+        "Decay only the rows that a batch has gradients for: the tokens of an "
+        "embedding table (--where=embeddings).",
+        needs=OF_ROWS,
+    ),
+    Option(
+        "anchor",
+        "Weight decay",
+        str,
+        None,
+        "What the weights decay toward in place of zero: start (where this "
+        "run starts), or the path of a .keras file with the same layers.",
+        needs=ANCHORED,
+    ),
+    Option(
+        "metric",
+        "Weight decay",
+        str,
+        None,
+        "optimizer: the proximal step measures distances as Adam, Nadam, "
+        "Adamax, RMSprop or Adagrad does, and ends where the penalty has its "
+        "minimum.",
+        needs=PROXIMAL,
+    ),
+    Option(
+        "late",
+        "Weight decay",
+        bool,
+        False,
+        "For --decay=lp: the strength goes by the weights after the step.",
+        needs=LP,
+    ),
+    Option(
+        "layerwise",
+        "Weight decay",
+        bool,
+        False,
+        "For --decay=l2: a factor for every layer, moved until all turn by "
+        "the same angle per step.",
+        needs=L2,
     ),
     Option(
         "damping",

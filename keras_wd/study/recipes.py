@@ -64,6 +64,7 @@ def complete(settings: dict) -> dict:
         "optimizer": _optimizer_name(settings["optimizer"]),
         "model": _model_name(settings["model"]),
         "dataset": own_data.absolute(settings["dataset"]),
+        "anchor": _anchor(settings["anchor"]),
     }
     inner = OPTIMIZERS[settings["optimizer"]]
     if settings["learning_rate"] is None:
@@ -83,6 +84,12 @@ def _optimizer_name(name):
     if name.lower() not in OPTIMIZERS:
         raise unknown("optimizer", name, OPTIMIZERS)
     return name.lower()
+
+
+def _anchor(name):
+    if name in (None, "start"):
+        return name
+    return os.path.abspath(os.path.expanduser(name))
 
 
 def _model_name(name):
@@ -122,6 +129,16 @@ def _check(settings):
             "--coupling=coupled does not apply to a proximal step. Use "
             "--decay=lp, which adds the gradient of the same penalty"
         )
+    if settings["layerwise"] and settings["decay_schedule"] != "constant":
+        raise UsageError(
+            "--layerwise applies only with --decay_schedule=constant. "
+            f"Received: --decay_schedule={settings['decay_schedule']}"
+        )
+    if settings["decay"] in rules.RULES:
+        try:
+            rules.decay({**settings, "where": "kernels"}, 0.0, None, 1)
+        except ValueError as error:
+            raise _refused(settings, error) from error
     if (
         settings["kernel_constraint"] == "fixed_norm"
         and not (settings["batch_norm"])
@@ -180,7 +197,11 @@ def optimizer(
             stepper, rules.decay(settings, rate, model, steps_per_epoch)
         )
     except ValueError as error:
-        raise UsageError(
-            f"--decay={settings['decay']} with "
-            f"--optimizer={settings['optimizer']}: {first_line(error)}"
-        ) from error
+        raise _refused(settings, error) from error
+
+
+def _refused(settings, error):
+    return UsageError(
+        f"--decay={settings['decay']} with "
+        f"--optimizer={settings['optimizer']}: {first_line(error)}"
+    )

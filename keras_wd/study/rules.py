@@ -21,6 +21,11 @@ RULES = {
     "radial_brake": decays.RadialBrake,
 }
 
+_OPTIONS = (
+    *("p", "cautious", "touched_rows", "anchor", "metric", "late"),
+    "layerwise",
+)
+
 
 def decay(
     settings: Mapping,
@@ -38,7 +43,8 @@ def decay(
     """
     if settings["decay"] == "path_norm":
         return _path_norm(rate, settings["coupling"], model)
-    arguments = {"p": settings["p"]} if settings["p"] is not None else {}
+    # None without a meaning for this rule, False where it is not wanted.
+    arguments = {name: settings[name] for name in _OPTIONS if settings[name]}
     if settings["decay"] == "cpr":
         epochs = settings["cpr_warmup_epochs"]
         arguments["warmup_steps"] = round(epochs * steps_per_epoch)

@@ -12,6 +12,7 @@ import keras
 
 from keras_wd.callbacks import AutoL2
 from keras_wd.callbacks import Curvature
+from keras_wd.callbacks import LayerwiseDecay
 from keras_wd.study import batches
 from keras_wd.study import checkpoint
 from keras_wd.study import command_line
@@ -195,7 +196,7 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
         validation_batch_size=size,
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
-            *_steering(settings, data),
+            *_steering(settings, data, steps),
             *callbacks,
             EpochLogs(),
             history.writer(folder),
@@ -207,7 +208,7 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
     )
 
 
-def _steering(settings, data):
+def _steering(settings, data, steps):
     """The callbacks that belong to the optimizer and its decay."""
     curvature = curvature_of(settings, data)
     found = [] if curvature is None else [curvature]
@@ -215,6 +216,8 @@ def _steering(settings, data):
         size = min(AUTO_L2_BATCH, len(data.train))
         drawn = batches.RandomBatches(data, size, settings["seed"])
         found.append(AutoL2(drawn, decay="weight_decay"))
+    if settings["layerwise"]:
+        found.append(LayerwiseDecay(min(steps, 100), decay="weight_decay"))
     return found
 
 

@@ -1,7 +1,9 @@
 import pytest
 
+from keras_wd.study import compare_flags
 from keras_wd.study import config
 from keras_wd.study import grid
+from keras_wd.study.errors import UsageError
 
 
 def test_every_optimizer_meets_every_method_from_every_seed():
@@ -31,3 +33,16 @@ def test_the_flags_of_a_cell_are_those_of_a_run(optimizer, method):
     assert settings["optimizer"] == optimizer
     if settings["decay"] != "none":
         assert settings["weight_decay"] == cell.weight_decay
+
+
+def test_a_shared_flag_reaches_the_methods_that_it_means_something_to():
+    shared = ["--epochs=2", "--p=0.5", "--nocautious", "--where=everything"]
+    assert compare_flags.of_method(shared, "lp") == shared
+    assert compare_flags.of_method(shared, "group_lasso") == [
+        "--epochs=2",
+        "--where=everything",
+    ]
+    assert compare_flags.of_method(shared, "none") == ["--epochs=2"]
+    compare_flags.check_used(shared, ["none", "lp"])
+    with pytest.raises(UsageError, match="--p applies only with a method"):
+        compare_flags.check_used(shared, ["none", "cautious"])
