@@ -53,7 +53,11 @@ def kfac(**arguments):
     return optimizers.KFAC(0.1, kl_clip=0.01, seed=0, **arguments)
 
 
-RULES = catalogue.DECAYS
+RULES = {
+    **catalogue.DECAYS,
+    "L2 anchored": lambda: decays.L2(0.3, anchor="start"),
+    "L2 layerwise": lambda: decays.L2(0.3, layerwise=True),
+}
 OPTIMIZERS = {
     **{
         name: lambda model, make=make: make()

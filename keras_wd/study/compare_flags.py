@@ -73,11 +73,7 @@ def of_method(shared: Sequence[str], method: str) -> list[str]:
         for flag in METHODS[method]
         if flag.startswith("--decay=")
     }
-    needs = {
-        row.name: row.needs
-        for row in TRAIN
-        if row.needs is not None and row.needs.flag == "decay"
-    }
+    needs = _needs()
     return [
         flag
         for flag in shared
@@ -90,11 +86,20 @@ def check_used(shared: Sequence[str], methods: Iterable[str]) -> None:
     used = {flag for method in methods for flag in of_method(shared, method)}
     for flag in shared:
         if flag not in used:
-            (row,) = [row for row in TRAIN if row.name == _name(flag)]
+            name = _name(flag)
             raise UsageError(
-                f"--{row.name} applies only with a method of {_DECAYS} whose "
-                f"run has {row.needs.words}"
+                f"--{name} applies only with a method of {_DECAYS} whose run "
+                f"has {_needs()[name].words}"
             )
+
+
+def _needs():
+    """What flags need that have a meaning with certain rules, by name."""
+    return {
+        row.name: row.needs
+        for row in TRAIN
+        if row.needs is not None and row.needs.flag == "decay"
+    }
 
 
 def _name(flag):
