@@ -13,6 +13,10 @@ from keras import layers
 from keras_wd import optimizers
 from keras_wd import tune
 from keras_wd.__main__ import main
+from keras_wd.study import config
+from keras_wd.study import datasets
+from keras_wd.study import tune as study_tune
+from keras_wd.study.errors import UsageError
 
 STEPS = np.arange(10, 410, 10)
 DECAYS = np.geomspace(1e-4, 1e-1, 7)
@@ -178,12 +182,43 @@ def test_given_decays_and_a_given_length():
     assert found.probe_steps == 16
 
 
+@pytest.mark.slow(reason="trains several times")
+@pytest.mark.one_backend
+def test_short_runs_around_a_decay_that_was_scaled():
+    data, validation = problem()
+    found = tune.predict_weight_decay(
+        model_fn, data, 60, validation, weight_decays=0.1,
+        probe_steps=8, batch_size=20, measurements=8,
+    )  # fmt: skip
+    decays = [probe.weight_decay for probe in found.probes]
+    assert {0.01, 0.0316, 0.1, 0.316, 1.0} <= set(decays)
+
+
+@pytest.mark.one_backend
+def test_the_command_starts_from_the_decay_of_another_run(tmp_path):
+    flags = ["--decay=l2", "--optimizer=sgd", "--learning_rate=0.2"]
+    other = config.from_command_line(
+        [*flags, "--weight_decay=0.01", "--batch_size=64"]
+    )
+    config.write(other, str(tmp_path))
+    here = config.from_command_line(
+        [*flags, "--batch_size=32", "--train_examples=300"]
+    )
+    data = datasets.for_run(here)
+    found = study_tune._scaled(str(tmp_path), here, data)
+    assert found == pytest.approx(0.01 * (32 / 64) / (300 / 1253))
+    config.write(config.from_command_line(["--decay=l1"]), str(tmp_path))
+    with pytest.raises(UsageError, match="--like=.* must be a run with"):
+        study_tune._scaled(str(tmp_path), here, data)
+
+
 @pytest.mark.parametrize(
     "make, arguments, message",
     [
         (model_fn, {"steps": 1}, "`steps` must be an integer >= 2"),
         (model_fn, {"runs": 0}, "`runs` must be an integer >= 1"),
         (model_fn, {"weight_decays": (0, 1, 2)}, "`weight_decays` must be a f"),
+        (model_fn, {"weight_decays": 0.0}, "`weight_decays` must be a f"),
         (model_fn, {"weight_decays": (1, 2)}, "three or more different"),
         (model_fn, {"weight_decays": (1, 2, 3, 3)}, "three or more different"),
         (model_fn, {"probe_steps": 3}, "`probe_steps` must be an integer >="),

@@ -127,6 +127,16 @@ TUNE = (
         "decade apart, and up to two more where the loss is least.",
     ),
     Option(
+        "like",
+        "The prediction",
+        str,
+        None,
+        "Folder of a run of keras-wd train with a good decay, with another "
+        "batch size, number of examples or learning rate: the short runs "
+        "start from its decay, scaled so that weights remember the same "
+        "share of an epoch (tune.scale_weight_decay).",
+    ),
+    Option(
         "probe_epochs",
         "The prediction",
         int,

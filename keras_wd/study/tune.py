@@ -65,9 +65,16 @@ def main(arguments: Sequence[str]) -> int:
             "depends on its curvature. Use --optimizer=sgd or momentum"
         )
     decays = _decays(own.probe_weight_decays)
+    if decays and own.like is not None:
+        raise UsageError(
+            "--like cannot be used with --probe_weight_decays: both say where "
+            "the short runs start"
+        )
     require("matplotlib")
     files.check_folder(own.output_dir)
     data = datasets.for_run(settings)
+    if own.like is not None:
+        decays = _scaled(own.like, settings, data)
     prediction = _predict(settings, own, decays, data)
     name = os.path.basename(settings["model"]).removesuffix(".keras")
     folder = files.make_folder(own.output_dir, f"tune-{data.name}-{name}")
@@ -97,8 +104,37 @@ def _decays(text: str | None) -> list[float] | None:
     return values
 
 
+def _scaled(folder: str, settings: Mapping, data: DataSet) -> float:
+    """The decay of another run, as this one would have it."""
+    other = config.from_command_line(
+        [f"--config={os.path.join(folder, config.NAME)}"]
+    )
+    if other["decay"] != settings["decay"] or other["coupling"] != "decoupled":
+        raise UsageError(
+            f"--like={folder} must be a run with --decay={settings['decay']} "
+            "--coupling=decoupled. Received: "
+            f"--decay={other['decay']} --coupling={other['coupling']}"
+        )
+    examples = len(datasets.for_run(other).train)
+    decay = tune.scale_weight_decay(
+        other["weight_decay"],
+        other["learning_rate"],
+        rule="timescale",
+        batch_size=(other["batch_size"], settings["batch_size"]),
+        examples=(examples, len(data.train)),
+        new_learning_rate=settings["learning_rate"],
+    ).weight_decay
+    print(
+        f"{other['weight_decay']:g} for {examples} examples in batches of "
+        f"{other['batch_size']} at {other['learning_rate']:g} is {decay:.3g} "
+        "here: the short runs start from there",
+        flush=True,
+    )
+    return decay
+
+
 def _predict(
-    settings: Mapping, own, decays: list[float] | None, data: DataSet
+    settings: Mapping, own, decays: list[float] | float | None, data: DataSet
 ) -> tune.Prediction:
     if settings["batch_size"] > len(data.train):
         raise UsageError(

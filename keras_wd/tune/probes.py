@@ -28,7 +28,7 @@ def predict_weight_decay(
     data: object,
     steps: int,
     validation_data: object,
-    weight_decays: Sequence[float] | None = None,
+    weight_decays: Sequence[float] | float | None = None,
     probe_steps: int | None = None,
     runs: int = 1,
     batch_size: int = 64,
@@ -58,8 +58,9 @@ def predict_weight_decay(
             `4 / (lr * probe_steps)` down, and up to two more beyond the end
             at which the loss is least. That is the rule of the timescale,
             see `scale_weight_decay`: decays that remember a quarter of the
-            probe and more. Where a decay of another run is known, give what
-            `scale_weight_decay` makes of it and its neighbours.
+            probe and more. A number is where they start in place of that,
+            the middle of five: what `scale_weight_decay` makes of the decay
+            of another run.
         probe_steps: length of a probe; None for a quarter of `steps`, with
             which all probes take at most 1.75 times the steps of the run.
         runs: how many seeds per decay, of which the losses are averaged:
@@ -105,6 +106,10 @@ def predict_weight_decay(
     if probe_steps is None:
         probe_steps = max(steps // 4, measurements)
     probe_steps = check_count("probe_steps", probe_steps, minimum=measurements)
+    middle = None
+    if isinstance(weight_decays, float | int):
+        middle = check_number("weight_decays", weight_decays, above=0)
+        weight_decays = None
     if weight_decays is not None:
         weight_decays = _checked(weight_decays)
     learning_rate = _constant_rate(
@@ -138,6 +143,8 @@ def predict_weight_decay(
         probes = [probe(weight_decay) for weight_decay in weight_decays]
     else:
         first = _FIRST / (learning_rate * every * measurements)
+        if middle is not None:
+            first = middle * _FIRST / _FIRST[2]
         probes = _bracketed(probe, [float(f"{value:.3g}") for value in first])
     findings = []
     accuracy = np.nanmax([*fitted, -1.0])
