@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
             "--optimizer=kfac has no such law: what decay does under K-FAC "
             "depends on its curvature. Use --optimizer=sgd or momentum"
         )
-    decays = _decays(own.probe_weight_decays)
+    decays: list[float] | float | None = _decays(own.probe_weight_decays)
     if decays and own.like is not None:
         raise UsageError(
             "--like cannot be used with --probe_weight_decays: both say where "

@@ -106,15 +106,12 @@ def predict_weight_decay(
     if probe_steps is None:
         probe_steps = max(steps // 4, measurements)
     probe_steps = check_count("probe_steps", probe_steps, minimum=measurements)
-    middle = None
+    given, middle = None, None
     if isinstance(weight_decays, float | int):
         middle = check_number("weight_decays", weight_decays, above=0)
-        weight_decays = None
-    if weight_decays is not None:
-        weight_decays = _checked(weight_decays)
-    learning_rate = _constant_rate(
-        model_fn(0.0 if weight_decays is None else weight_decays[0])
-    )
+    elif weight_decays is not None:
+        given = _checked(weight_decays)
+    learning_rate = _constant_rate(model_fn(0.0 if given is None else given[0]))
     every = probe_steps // measurements
     fitted = [math.nan]
 
@@ -139,8 +136,8 @@ def predict_weight_decay(
         taken = every * np.arange(1, measurements + 1)
         return Probe.of(weight_decay, taken, np.mean(losses, axis=0))
 
-    if weight_decays is not None:
-        probes = [probe(weight_decay) for weight_decay in weight_decays]
+    if given is not None:
+        probes = [probe(weight_decay) for weight_decay in given]
     else:
         first = _FIRST / (learning_rate * every * measurements)
         if middle is not None:
