@@ -20,14 +20,17 @@ COSINE = keras.optimizers.schedules.CosineDecay
 GO_THE_SAME_WAY = pytest.mark.slow(reason="the quick rows go the same way")
 
 
-def quick(rows, *names):
-    """Parameters of the rows, slow but for the names that go every way."""
+def quick(rows, *names, marks=()):
+    """Parameters of the rows, slow but for the names that go every way.
+
+    Those have the `marks`.
+    """
     rows = (
         rows if isinstance(rows, dict) else dict(zip(rows, rows, strict=True))
     )
     return [
         pytest.param(
-            row, id=str(name), marks=() if name in names else GO_THE_SAME_WAY
+            row, id=str(name), marks=marks if name in names else GO_THE_SAME_WAY
         )
         for name, row in rows.items()
     ]

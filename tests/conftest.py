@@ -1,5 +1,6 @@
 """What every test starts from, and the two things without a portable name."""
 
+import random
 import tempfile
 
 import keras
@@ -22,6 +23,15 @@ settings.register_profile(
     ],
 )
 settings.load_profile("keras_wd")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--cases",
+        default="all",
+        help="of each parametrized test, run at most this many cases, spread "
+        "over its list; tests marked `every_case`, and `all`, run each",
+    )
 
 
 def pytest_configure(config):
@@ -77,7 +87,8 @@ def float64():
     jax.config.update("jax_enable_x64", False)
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
     for item in items:
         for name in ("slow", "weekly"):
             for mark in item.iter_markers(name):
@@ -85,6 +96,24 @@ def pytest_collection_modifyitems(items):
                     raise pytest.UsageError(
                         f"{item.nodeid}: {name} without a reason"
                     )
+    if config.getoption("cases") != "all":
+        _keep_cases(config, items, int(config.getoption("cases")))
+
+
+def _keep_cases(config, items, most):
+    """Draw cases of each test, the same in every process and on every day."""
+    tests = {}
+    for item in items:
+        if not item.get_closest_marker("every_case"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = set()
+    for name, cases in tests.items():
+        if len(cases) > most:
+            kept = random.Random(name).sample(cases, most)
+            left_out.update(set(cases).difference(kept))
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 # Files whose tests share a training.

@@ -38,6 +38,7 @@ each_way = pytest.mark.parametrize(
         "SGD + ProximalLp",
         "SGD + GroupLasso coupled",
         "SGD + CPR",
+        marks=pytest.mark.every_case,
     ),
 )
 

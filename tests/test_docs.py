@@ -29,6 +29,7 @@ ENOUGH_EPOCHS = 30
 SLOW = {"docs/deploying.md": "exports in every format"}
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize(
     "page",
     [

@@ -124,6 +124,7 @@ def test_a_public_class_has_an_example():
 SLOW = {"keras_wd.tune.probes.predict_weight_decay": "trains several networks"}
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize(
     "name",
     [

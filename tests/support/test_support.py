@@ -23,7 +23,7 @@ def cells():
     """Every feature is tried with one subject, every subject with one."""
     for i, feature in enumerate(FEATURES):
         for j, subject in enumerate(SUBJECTS):
-            marks = () if i % 3 == 0 else EACH_FEATURE
+            marks = pytest.mark.every_case if i % 3 == 0 else EACH_FEATURE
             if (j - i) % len(SUBJECTS):
                 marks = EACH_CELL
             yield pytest.param(
