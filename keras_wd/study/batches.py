@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_wd.study.datasets import DataSet
 from keras_wd.study.datasets import Split
+from keras_wd.study.streams import Stream
 
 PADDING = 4  # pixels on each side, before a random crop
 EVALUATION_BATCH = 1000  # images, at most
@@ -123,6 +124,46 @@ def evaluation_arrays(
         data.standardise_targets(split.targets),
         math.ceil(len(split) / steps),
     )
+
+
+def evaluation(
+    data: DataSet, split: Split, batch_size: int, is_shared: bool = False
+) -> dict:
+    """What `evaluate` is given: arrays, or batches that are read in turn.
+
+    Args:
+        data: the set.
+        split: of it.
+        batch_size: of the training, which streamed images have here as well.
+        is_shared: by devices, which divide batches of the training's size,
+            and no remainder: batches have another size then.
+    """
+    is_streamed = isinstance(split.inputs, Stream)
+    steps = math.ceil(len(split) / EVALUATION_BATCH)
+    size = batch_size if is_streamed else math.ceil(len(split) / steps)
+    if is_shared and size == batch_size:
+        size += 1
+    if is_streamed:
+        return {"x": _Evaluation(data, split, size)}
+    images, labels, _ = evaluation_arrays(data, split)
+    return {"x": images, "y": labels, "batch_size": size}
+
+
+class _Evaluation(keras.utils.PyDataset):
+    def __init__(self, data, split, size):
+        super().__init__()
+        self._data, self._split, self._size = data, split, size
+
+    def __len__(self):
+        return math.ceil(len(self._split) / self._size)
+
+    def __getitem__(self, number):
+        start = number * self._size
+        batch = self._split.take(slice(start, start + self._size))
+        return (
+            self._data.standardise(batch.inputs),
+            self._data.standardise_targets(batch.targets),
+        )
 
 
 class RandomBatches(keras.utils.PyDataset):

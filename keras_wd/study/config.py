@@ -79,7 +79,7 @@ def _resumed(arguments, launch):
     differing = sorted(
         f"--{name}"
         for name in stored
-        if name not in (*options.LAUNCH, *options.DEVICES, "data_dir")
+        if name not in (*options.LAUNCH, *options.DEVICES, *options.WHERE)
         and stored[name] != settings[name]
     )
     if differing:
@@ -146,7 +146,7 @@ def refuse_other_run(run: str, wanted: Mapping, output_dir: str) -> None:
     differing = sorted(
         f"--{name}"
         for name in wanted
-        if name != "data_dir" and stored.get(name) != wanted[name]
+        if name not in options.WHERE and stored.get(name) != wanted[name]
     )
     if differing:
         raise UsageError(

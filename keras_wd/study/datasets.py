@@ -2,8 +2,8 @@
 
 Sets of TensorFlow Datasets and our own `digits` (`keras_wd.study.tfds_sets`)
 and what users have themselves (`keras_wd.study.own_data`). A set is held in
-memory as it was stored; batches are drawn and standardised in
-`keras_wd.study.batches`.
+memory as it was stored, or read as it is needed (`keras_wd.study.streams`);
+batches are drawn and standardised in `keras_wd.study.batches`.
 """
 
 import dataclasses
@@ -18,9 +18,13 @@ from keras_wd.study import texts
 from keras_wd.study import tfds_sets
 from keras_wd.study.errors import UsageError
 from keras_wd.study.rates import numbers
+from keras_wd.study.streams import Stream
 
 # The flags that say what data is loaded.
-SOURCE = ("dataset", "data_dir", "target", "task", "image_size", "words")
+SOURCE = (
+    *("dataset", "data_dir", "target", "task", "image_size", "words"),
+    "stream",
+)
 CARVED = 0.1  # of the training images, for a split that a set does not have
 
 
@@ -32,15 +36,29 @@ class Split:
     targets are labels, or numbers to regress.
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray | Stream
     targets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def take(self, indices: np.ndarray | slice) -> "Split":
-        """The examples at these positions."""
+        """The examples at these positions, read."""
         return Split(self.inputs[indices], self.targets[indices])
+
+    def subset(self, indices: np.ndarray) -> "Split":
+        """A split of the examples at these positions."""
+        if isinstance(self.inputs, Stream):
+            inputs = self.inputs.subset(indices)
+            return Split(inputs, self.targets[indices])
+        return self.take(indices)
+
+    def joined(self, other: "Split") -> "Split":
+        """A split of these and then of other examples."""
+        targets = np.concatenate([self.targets, other.targets])
+        if isinstance(self.inputs, Stream):
+            return Split(self.inputs.joined(other.inputs), targets)
+        return Split(np.concatenate([self.inputs, other.inputs]), targets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +127,13 @@ def for_run(settings: Mapping, loaded: DataSet | None = None) -> DataSet:
     Raises:
         UsageError: for data that does not exist or does not fit.
     """
-    data = loaded or load(**{name: settings[name] for name in SOURCE})
+    try:
+        data = loaded or load(**{name: settings[name] for name in SOURCE})
+    except MemoryError as error:
+        raise UsageError(
+            f"--dataset={settings['dataset']} does not fit into memory. Use "
+            "--stream=true, which reads images as they are needed"
+        ) from error
     if settings["augment"] == "true" and not data.is_of_images:
         raise UsageError("--augment=true needs images")
     data = few(data, settings["train_examples"], settings["seed"])
@@ -131,6 +155,7 @@ def load(
     task: str = "auto",
     image_size: str | None = None,
     words: int | None = None,
+    stream: str = "false",
 ) -> DataSet:
     """Prepare a set if need be and read it.
 
@@ -148,6 +173,8 @@ def load(
             words and of at most 20 different whole numbers.
         image_size: "height,width" or one number, which images get.
         words: how many are told apart in texts; None for 2,000.
+        stream: "true" to read images as they are needed, "false" to hold
+            them in memory, "auto" for what the memory allows.
 
     Raises:
         UsageError: for a name that does not exist or a set that does not fit.
@@ -155,15 +182,17 @@ def load(
     name = dataset
     size = _size(image_size)
     if own_data.is_own(name):
-        return _own(name, own_data.read(name, target, size), task, words)
+        pairs = own_data.read(name, target, size, stream)
+        return _own(name, pairs, task, words)
     if target is not None or task == "regression":
         raise UsageError(
             "--target and --task=regression are for data of your own. "
             f"Received: --dataset={name}"
         )
-    pairs, classes = tfds_sets.read(name, data_dir, size)
+    pairs, classes = tfds_sets.read(name, data_dir, size, stream)
     inputs = {split: x for split, (x, _) in pairs.items()}
-    if texts.are_texts(inputs["train"]):
+    train = inputs["train"]
+    if not isinstance(train, Stream) and texts.are_texts(train):
         inputs = texts.vectorized(inputs, words)
     splits = {split: Split(inputs[split], pairs[split][1]) for split in pairs}
     return _complete(name, splits, classes)
@@ -238,16 +267,13 @@ def few(data: DataSet, count: int | None, seed: int) -> DataSet:
         )
     # The second number keeps apart from the order of the epochs.
     order = np.random.default_rng((seed, 0, 2)).permutation(len(data.train))
-    train = data.train.take(np.sort(order[:count]))
-    rest = data.train.take(np.sort(order[count:]))
+    train = data.train.subset(np.sort(order[:count]))
+    rest = data.train.subset(np.sort(order[count:]))
     mean, deviation = statistics(train.inputs)
     return dataclasses.replace(
         data,
         train=train,
-        test=Split(
-            np.concatenate([data.test.inputs, rest.inputs]),
-            np.concatenate([data.test.targets, rest.targets]),
-        ),
+        test=data.test.joined(rest),
         mean=mean,
         deviation=deviation,
     )
@@ -257,22 +283,26 @@ def carve(split: Split) -> tuple[Split, Split]:
     """Cut a tenth off a split: a choice that is the same in every run."""
     order = np.random.default_rng(0).permutation(len(split))
     count = max(1, round(CARVED * len(split)))
-    return split.take(np.sort(order[count:])), split.take(
-        np.sort(order[:count])
-    )
+    rest, cut = np.sort(order[count:]), np.sort(order[:count])
+    return split.subset(rest), split.subset(cut)
 
 
-def statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def statistics(
+    images: np.ndarray | Stream,
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the pixels, one number per channel.
 
     A channel that never varies has the deviation 1, so that it standardises
     to zero. The words of a text, there or not, stay 1 and 0.
     """
-    if images.dtype == bool:
+    if isinstance(images, Stream):
+        mean, deviation = images.statistics()
+    elif images.dtype == bool:
         columns = images.shape[-1]
-        return np.zeros(columns, "float32"), np.ones(columns, "float32")
-    pixels = images.reshape(-1, images.shape[-1])
-    mean = pixels.mean(axis=0, dtype="float64")
-    deviation = pixels.std(axis=0, dtype="float64")
+        mean, deviation = np.zeros(columns), np.ones(columns)
+    else:
+        pixels = images.reshape(-1, images.shape[-1])
+        mean = pixels.mean(axis=0, dtype="float64")
+        deviation = pixels.std(axis=0, dtype="float64")
     deviation[deviation == 0] = 1
     return mean.astype("float32"), deviation.astype("float32")

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_wd.study import texts
 from keras_wd.study.errors import UsageError
+from keras_wd.study.streams import Stream
 
 MOST_CLASSES = 20  # of whole numbers, unless --task says otherwise
 
@@ -24,7 +25,10 @@ def encoded(
     Raises:
         UsageError: if they cannot be learned.
     """
-    stored = {s: np.asarray(x) for s, (x, _) in pairs.items()}
+    stored = {
+        s: x if isinstance(x, Stream) else np.asarray(x)
+        for s, (x, _) in pairs.items()
+    }
     if all(map(texts.are_texts, stored.values())):
         stored = texts.vectorized(stored, words)
     inputs = {s: _inputs(name, x) for s, x in stored.items()}
@@ -56,6 +60,8 @@ def encoded(
 
 
 def _inputs(name, x):
+    if isinstance(x, Stream):
+        return x
     if x.dtype.kind not in "buif" or x.ndim not in (2, 3, 4):
         raise UsageError(
             f"--dataset={name} must have as inputs rows of numbers (n, "

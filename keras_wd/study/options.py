@@ -26,6 +26,7 @@ __all__ = [
     "PRUNE",
     "TRAIN",
     "TUNE",
+    "WHERE",
     "define",
     "groups",
 ]
@@ -36,3 +37,5 @@ TRAIN = (*WHAT, *METHODS, *HOW)
 LAUNCH = ("output_dir", "resume", "config")
 # Flags that say what a run is computed on, which may change where it resumes.
 DEVICES = ("distribute", "devices")
+# Flags that say where data are, not what they are.
+WHERE = ("data_dir", "stream")

@@ -19,8 +19,10 @@ from keras_wd.errors import did_you_mean
 from keras_wd.study.errors import UsageError
 from keras_wd.study.errors import first_line
 from keras_wd.study.errors import require
+from keras_wd.study.streams import Stream
+from keras_wd.study.streams import is_large
 
-Pair = tuple[np.ndarray, np.ndarray]
+Pair = tuple[np.ndarray | Stream, np.ndarray]
 FUNCTION = re.compile(r"[\w.]+:[A-Za-z_]\w*")
 _FILES = (".npz", ".npy", ".csv")
 _TEXTS = (".txt",)
@@ -53,7 +55,10 @@ def absolute(name: str) -> str:
 
 
 def read(
-    name: str, target: str | None, image_size: tuple[int, int] | None
+    name: str,
+    target: str | None,
+    image_size: tuple[int, int] | None,
+    stream: str = "false",
 ) -> dict[str, Pair]:
     """The splits of a source: "train", and "validation", "test" if there.
 
@@ -64,6 +69,8 @@ def read(
         target: the column of a table that is to be predicted.
         image_size: height and width of images in a folder; None for the one
             they have, or the median of different ones.
+        stream: "true", "false" or "auto": whether images in a folder are
+            read as they are needed.
 
     Raises:
         UsageError: if there is no such source, or it is not understood.
@@ -74,12 +81,17 @@ def read(
             f"--target is the column of a table. Received: --target={target} "
             f"with --dataset={name}"
         )
+    if stream == "true" and (FUNCTION.fullmatch(name) or name.endswith(_FILES)):
+        raise UsageError(
+            "--stream=true needs images, in a folder or of TensorFlow "
+            f"Datasets. Received: --dataset={name}"
+        )
     if FUNCTION.fullmatch(name):
         return _called(name)
     if not os.path.exists(name):
         raise UsageError(f"--dataset={name} does not exist")
     if os.path.isdir(name):
-        return _folder(name, image_size)
+        return _folder(name, image_size, stream)
     if name.endswith(".npz"):
         return _arrays(name)
     if name.endswith(".npy"):
@@ -201,7 +213,7 @@ def _numbers(column):
     return (column[:, None] == np.unique(column)).astype("float64")
 
 
-def _folder(name, size):
+def _folder(name, size, stream):
     inside = [p for p in sorted(pathlib.Path(name).iterdir()) if p.is_dir()]
     splits = {p.name.lower(): p for p in inside if p.name.lower() in _NAMES}
     if "train" not in splits:
@@ -224,6 +236,8 @@ def _folder(name, size):
     every = {path for found in files.values() for path, _ in found}
     texts = {path for path in every if path.suffix.lower() in _TEXTS}
     if texts == every:
+        if stream == "true":
+            raise UsageError("--stream=true needs images")
         return {
             split: (
                 np.array([_text(path) for path, _ in found], object),
@@ -237,20 +251,39 @@ def _folder(name, size):
             f"--dataset={name} must have images or .txt files, not both"
         )
     require("PIL")
-    pictures = {path: _picture(path) for path in every}
-    is_grey = all(p.ndim == 2 for p in pictures.values())
-    size = size or common_size([p.shape for p in pictures.values()])
-    return {
-        split: (
-            np.stack([
-                resized(_channels(pictures[path], is_grey), size)
-                for path, _ in found
-            ]),
-            np.array([kind for _, kind in found]),
-        )
-        for split, found in files.items()
-        if found
-    }  # fmt: skip
+    shapes = {path: _shape(path) for path in every}
+    is_grey = all(len(shape) == 2 for shape in shapes.values())
+    size = size or common_size(list(shapes.values()))
+    whole = (*size, 1 if is_grey else 3)
+
+    def read(path):
+        return resized(_channels(_picture(path), is_grey), size)
+
+    is_streamed = stream == "true" or (
+        stream == "auto" and is_large(len(every), whole)
+    )
+    found = {}
+    for split, pairs in files.items():
+        if not pairs:
+            continue
+        paths, kinds = zip(*pairs, strict=True)
+        images = Stream(lambda at, p=paths: read(p[at]), len(paths), whole)
+        inputs = images if is_streamed else images[:]
+        found[split] = inputs, np.array(kinds)
+    return found
+
+
+def _shape(path):
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            shape = image.height, image.width
+            return shape if image.mode in ("1", "L") else (*shape, 3)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged in one of many ways
+        raise _unreadable(path, error) from error
 
 
 def _picture(path):
@@ -261,10 +294,16 @@ def _picture(path):
             return np.asarray(
                 image.convert("L" if image.mode in ("1", "L") else "RGB")
             )
+    except MemoryError:
+        raise
     except Exception as error:  # damaged in one of many ways
-        raise UsageError(
-            f"--dataset: {path} cannot be read as an image: {first_line(error)}"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path, error):
+    return UsageError(
+        f"--dataset: {path} cannot be read as an image: {first_line(error)}"
+    )
 
 
 def _text(path):

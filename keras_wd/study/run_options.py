@@ -83,6 +83,16 @@ WHAT = (
         "own, $TFDS_DATA_DIR or ~/tensorflow_datasets.",
     ),
     Option(
+        "stream",
+        "Data",
+        str,
+        "auto",
+        "Read images as they are needed, which changes no number: true, "
+        "false (hold them in memory), or auto (where they would take more "
+        "than an eighth of this machine's memory).",
+        choices=("auto", "true", "false"),
+    ),
+    Option(
         "train_examples",
         "Data",
         int,

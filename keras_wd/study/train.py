@@ -104,7 +104,7 @@ def run(
         return INTERRUPTED
     if last < settings["epochs"]:
         return 0
-    summary = _summary(model, data, folder, stored.seconds)
+    summary = _summary(model, settings, data, folder, stored.seconds)
     devices.synchronize(model, False)
     with files.replacing(os.path.join(folder, "model.keras")) as draft:
         model.save(draft)
@@ -172,9 +172,12 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
     augment = settings["augment"] == "true" or (
         settings["augment"] == "auto" and data.is_colour
     )
-    images, labels, size = batches.evaluation_arrays(data, data.validation)
-    if settings["distribute"] == "data" and size == settings["batch_size"]:
-        size += 1  # Devices divide batches of that size, and no remainder.
+    validation = batches.evaluation(
+        data,
+        data.validation,
+        settings["batch_size"],
+        is_shared=settings["distribute"] == "data",
+    )
     if not epochs:
         return
     steps = batches.steps_per_epoch(data, settings["batch_size"])
@@ -192,8 +195,10 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
         steps_per_epoch=steps,
         initial_epoch=epochs.start,
         epochs=epochs.stop,
-        validation_data=(images, labels),
-        validation_batch_size=size,
+        validation_data=(validation["x"], validation["y"])
+        if "y" in validation
+        else validation["x"],
+        validation_batch_size=validation.get("batch_size"),
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             *_steering(settings, data, steps),
@@ -221,11 +226,9 @@ def _steering(settings, data, steps):
     return found
 
 
-def _summary(model, data, folder, seconds):
-    images, labels, size = batches.evaluation_arrays(data, data.test)
-    scores = model.evaluate(
-        images, labels, batch_size=size, verbose=0, return_dict=True
-    )
+def _summary(model, settings, data, folder, seconds):
+    given = batches.evaluation(data, data.test, settings["batch_size"])
+    scores = model.evaluate(**given, verbose=0, return_dict=True)
     return report.summary(
         test_accuracy=scores.pop("accuracy", None),
         **{f"test_{name}": value for name, value in scores.items()},

@@ -37,8 +37,14 @@ REFUSED = {
     "output_dir": "has another meaning here",
     "distribute": "is for a single run of keras-wd train",
     "devices": "is for a single run of keras-wd train",
+    "stream": "has no meaning here: data are held in memory",
 }
-DEFAULTS = {"optimizer": "sgd", "decay": "l2", "lr_schedule": "constant"}
+DEFAULTS = {
+    "stream": "false",
+    "optimizer": "sgd",
+    "decay": "l2",
+    "lr_schedule": "constant",
+}
 _SUMMARY = (
     "Predict which weight decay makes the validation loss least at the end of "
     "a run of --epochs, from shorter runs at several decays."
