@@ -40,6 +40,11 @@ ours alone. Compare ratios; the milliseconds only say how large the work was.
 step must move (at the rate of plain SGD's step), and a measurement from the
 time of its products of matrices (at the rate of one large product). Below 1
 the floor is beaten where the work stays in the cache.
+
+*More passes than L2* are reads and writes of as many numbers as there are
+weights, which a rule needs beyond `L2`: a norm has to be known before anything
+is scaled by it. Beside `L2`, of seven, they cost *x L2, by passes* if nothing
+but the memory counted.
 """
 
 
@@ -52,6 +57,12 @@ def sections(arguments):
             f"One compiled step on {size:,} float32 weights",
             ("step", "ms", "x Keras", "x floor", "bytes of slots per weight"),
             lambda: speed_steps.steps(size, rounds),
+        ),
+        "rules": (
+            "One compiled step of Adam with each rule, beside `L2`, on "
+            f"{speed_steps.MATRICES} matrices of {size // 5:,} weights",
+            ("rule", "ms", "x L2", "more passes than L2", "x L2, by passes"),
+            lambda: speed_steps.rules(size, rounds),
         ),
         "around": (
             "`WeightDecay` with `L2` around any Keras optimizer, beside the "
@@ -96,12 +107,29 @@ def write(title, found):
     old = re.findall(
         r"^### (.+)\n((?:(?!### ).*\n?)*)", devices.get(title, ""), re.M
     )
-    merged = {name: text.strip() for name, text in old} | found
+    old = {name: text.strip() for name, text in old}
+    merged = old | {
+        name: _with_rows_of(old.get(name, ""), text)
+        for name, text in found.items()
+    }
     devices[title] = "\n\n".join(
         f"### {about}\n\n{text.strip()}" for about, text in merged.items()
     )
     parts = [f"## {name}\n\n{text.strip()}\n" for name, text in devices.items()]
     PAGE.write_text("\n".join([INTRODUCTION, *parts]), "utf-8")
+
+
+def _with_rows_of(old, new):
+    """A table with the rows of an older one that were not measured again.
+
+    Such are those of peers that are not installed.
+    """
+    old, new = old.splitlines(), new.splitlines()
+    if old[:1] != new[:1]:
+        return "\n".join(new)
+    measured = {line.split(" | ")[0] for line in new}
+    kept = [line for line in old if line.split(" | ")[0] not in measured]
+    return "\n".join(new + kept)
 
 
 def main():

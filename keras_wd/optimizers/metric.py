@@ -94,8 +94,8 @@ def _reason(inner):
         return "whose steps are all measured alike: metric=None is its metric"
     if isinstance(inner, keras.optimizers.Adafactor):
         return (
-            "whose step also depends on the size of the weights and of the "
-            "whole step"
+            "which also divides a step by its size before it is clipped, a "
+            "number that it does not keep. Use RMSprop or Adam"
         )
     return "whose step is not of that form"
 

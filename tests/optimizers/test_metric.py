@@ -243,7 +243,7 @@ def test_with_one_strength_it_is_the_plain_group_step():
     "inner, reason",
     [
         (lambda: keras.optimizers.SGD(0.1), "metric=None is its metric"),
-        (lambda: keras.optimizers.Adafactor(0.1), "size of the weights"),
+        (lambda: keras.optimizers.Adafactor(0.1), "it does not keep"),
         (lambda: keras.optimizers.Lion(0.1), "not of that form"),
         (lambda: optimizers.KFAC(0.1), "not of that form"),
     ],

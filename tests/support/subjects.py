@@ -28,6 +28,7 @@ class Subject:
         coupled: whether the decay is part of the gradient.
         curvature: whether it needs one.
         pairs: whether it needs pairs of layers.
+        rests: whether rows without a gradient stay in the first step.
     """
 
     make: Callable
@@ -36,6 +37,7 @@ class Subject:
     coupled: bool = False
     curvature: bool = False
     pairs: bool = False
+    rests: bool = False
 
     def callbacks(self):
         """What `fit` needs beside the optimizer."""
@@ -87,6 +89,13 @@ SUBJECTS = {
     "L2": wrapped(lambda model, rate: decays.L2(rate)),
     "L2 coupled": wrapped(
         lambda model, rate: decays.L2(rate, coupling="coupled"), coupled=True
+    ),
+    "L2 cautious": wrapped(lambda model, rate: decays.L2(rate, cautious=True)),
+    "L2 anchored": wrapped(
+        lambda model, rate: decays.L2(rate, anchor="start"), rests=True
+    ),
+    "L2 touched rows": wrapped(
+        lambda model, rate: decays.L2(rate, touched_rows=True), rests=True
     ),
     "L1": wrapped(lambda model, rate: decays.L1(rate)),
     "Lp": wrapped(lambda model, rate: decays.Lp(rate, p=0.8)),
