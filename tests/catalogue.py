@@ -36,6 +36,19 @@ def quick(rows, *names, marks=()):
     ]
 
 
+def slow_ones(names, reasons):
+    """Parameters of the names, slow where there is a reason."""
+    return [
+        pytest.param(
+            name,
+            marks=pytest.mark.slow(reason=reasons[name])
+            if name in reasons
+            else (),
+        )
+        for name in names
+    ]
+
+
 SELECTIONS = {
     "kernels": lambda: where.kernels(),
     "everything": lambda: where.everything(),

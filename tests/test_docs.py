@@ -8,6 +8,7 @@ import keras
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from tests import catalogue
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,14 +33,7 @@ SLOW = {"docs/deploying.md": "exports in every format"}
 @pytest.mark.every_case
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(
-            page,
-            marks=pytest.mark.slow(reason=SLOW[page]) if page in SLOW else (),
-        )
-        for page in PROGRAMS
-        if PROGRAMS[page]
-    ],
+    catalogue.slow_ones([page for page in PROGRAMS if PROGRAMS[page]], SLOW),
 )
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

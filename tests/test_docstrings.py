@@ -9,6 +9,7 @@ import re
 import pytest
 
 import keras_wd
+from tests import catalogue
 
 
 def modules():
@@ -126,14 +127,7 @@ SLOW = {"keras_wd.tune.probes.predict_weight_decay": "trains several networks"}
 
 @pytest.mark.every_case
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=pytest.mark.slow(reason=SLOW[name]) if name in SLOW else (),
-        )
-        for name in sorted(WITH_EXAMPLES)
-    ],
+    "name", catalogue.slow_ones(sorted(WITH_EXAMPLES), SLOW)
 )
 def test_the_examples_run(name):
     runner = doctest.DocTestRunner(verbose=False)
