@@ -145,6 +145,22 @@ def test_beside_another_option_the_rows_are_those_with_and_without(arguments):
     assert np.any(found[touched] != run(0.0)[touched])
 
 
+@pytest.mark.one_backend
+@pytest.mark.parametrize("touched_rows", [False, True])
+def test_a_sparse_gradient_stays_sparse_in_the_inner_step(touched_rows):
+    import tensorflow as tf
+
+    inner, assigned = sgd(), []
+    inner.assign_sub = lambda variable, value: assigned.append(value)
+    decay = decays.L2(0.3, where=where.everything(), touched_rows=touched_rows)
+    gradient = tf.IndexedSlices(
+        tf.constant(random((1, 3))), tf.constant([2]), tf.constant([4, 3])
+    )
+    (weights,) = variables([random()])
+    optimizers.WeightDecay(inner, decay).apply([gradient], [weights])
+    assert isinstance(assigned[0], tf.IndexedSlices)
+
+
 @pytest.mark.slow(reason="takes many steps")
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_small_decay_of_touched_rows_is_kept_in_low_precision(dtype):
