@@ -199,6 +199,11 @@ TRAINED_ELSEWHERE = {
     "KFAC in its eigenbasis": lambda: optimizers.KFAC(
         0.1, eigenbasis=True, sharing="reduce", max_factor_size=7
     ),
+    "KFAC and others inside": lambda: optimizers.KFAC(
+        where=where.paths("hidden/*"),
+        inner=keras.optimizers.Adam(COSINE(0.1, 50)),
+        rest=keras.optimizers.SGD(0.1, momentum=0.9, name="rest"),
+    ),
 }
 
 SERIALIZABLE = {

@@ -6,6 +6,7 @@ import pytest
 from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import optimizers
+from keras_wd import where
 from tests import catalogue
 from tests.training import data
 
@@ -17,6 +18,16 @@ def _kfac(model):
 def _ekfac(model):
     return optimizers.KFAC(
         0.05, damping=0.1, seed=1, sharing="reduce", eigenbasis=True
+    )
+
+
+def _kfac_beside_adam(model):
+    return optimizers.KFAC(
+        0.05,
+        damping=0.1,
+        seed=1,
+        where=where.paths("hidden/*"),
+        rest=keras.optimizers.Adam(0.01),
     )
 
 
@@ -43,6 +54,7 @@ ROWS = {
     "PathProx": (_path_prox, "float32"),
     "KFAC": (_kfac, "float32"),
     "KFAC in its eigenbasis": (_ekfac, "float32"),
+    "KFAC beside Adam": (_kfac_beside_adam, "float32"),
     "WeightDecay(KFAC)": (_around_kfac, "float32"),
     "bfloat16": (
         lambda model: optimizers.PAdam(0.01, 0.1, use_ema=True),

@@ -246,7 +246,7 @@ CLASSES = {
     optimizers.KFAC: {
         **LEARNING_RATE,
         "damping": (0.1, rate),
-        "momentum": (0.5, number(minimum=0, below=1)),
+        "momentum": (0.5, either(none, number(minimum=0, below=1))),
         "curvature_decay": (0.5, number(minimum=0, below=1)),
         "kl_clip": (0.1, either(none, positive)),
         "estimator": ("fisher", one_of(*ESTIMATORS)),
@@ -254,6 +254,9 @@ CLASSES = {
         "seed": (1, either(none, seed)),
         "sharing": ("reduce", one_of("expand", "reduce")),
         "eigenbasis": (True, flag),
+        "where": (where.kernels(), selection),
+        "inner": (None, None),
+        "rest": (None, either(none, sgd)),
     },
     callbacks.LevenbergMarquardt: {
         "data": (DATA, None),

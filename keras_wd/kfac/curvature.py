@@ -12,6 +12,7 @@ A batch goes from `fit` to the factors through these files:
 import dataclasses
 import itertools
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,12 +75,23 @@ class Curvature:
         self._seed = seed
         self._add_variable = add_variable
         self._ids: tuple[int, ...] = ()
+        self._left_out: Collection[int] = ()
         self._layers: Any = None  # id of the model, layers, outputs
         self._measurements = {}
         self._inversion: tuple[bool, Inversion] | None = None
 
-    def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Remember the variables; create the state of known blocks."""
+    def build(
+        self,
+        variables: Sequence[keras.Variable],
+        left_out: Collection[int] = (),
+    ) -> None:
+        """Remember the variables; create the state of known blocks.
+
+        Args:
+            variables: the optimizer's.
+            left_out: positions of those that are to have no block.
+        """
+        self._left_out = left_out
         # Ids and no variables: an optimizer must not own those of a model.
         self._ids = tuple(id(variable) for variable in variables)
         if self.registration is not None:
@@ -131,6 +143,7 @@ class Curvature:
                 self.settings.limit,
                 self.settings.sharing,
                 self.settings.eigenbasis,
+                self._left_out,
             )
         if self.registration is None:
             self.registration = found

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Collection
 from collections.abc import Sequence
 
 import keras
@@ -161,6 +162,7 @@ def register(
     limit: int,
     sharing: str = "expand",
     eigenbasis: bool = False,
+    left_out: Collection[int] = (),
 ) -> tuple[Registration, list[Seen], object]:
     """Blocks for every layer that can have one, those layers, the outputs.
 
@@ -172,10 +174,16 @@ def register(
         limit: factors larger than this are diagonal.
         sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
         eigenbasis: see `keras_wd.kfac.eigenbasis.EigenBlock`.
+        left_out: positions that are to have no block.
 
     Raises:
         ValueError: if no layer can have a block.
     """
+    positions = {
+        key: position
+        for key, position in positions.items()
+        if position not in left_out
+    }
     layers, outputs = survey(model, x)
     owners = collections.defaultdict(list)
     for seen in layers:
@@ -191,6 +199,8 @@ def register(
             reason = f"its {_kind(seen)} is adapted by LoRA"
         elif not own or id(own[0]) not in positions:
             reason = f"the first variable of its {_kind(seen)} is not trained"
+            if left_out:
+                reason += ", or left out by `where`"
         elif seen.in_loop:
             reason = f"its {_kind(seen)} is called inside a loop"
         elif any(
@@ -218,6 +228,7 @@ def register(
         reasons.update((position, reason) for position in known)
     covered = {i for block in blocks for i in block.variables}
     unknown = "its layer is of no known kind, or was not called"
+    reasons.update((position, "left out by `where`") for position in left_out)
     registration = Registration(
         tuple(blocks),
         {

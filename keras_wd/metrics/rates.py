@@ -75,7 +75,7 @@ def effective_learning_rate(
         kind = type(chain(optimizer)[-1]).__name__
         raise ValueError(
             f"`optimizer` must be of a known kind: {known}, or a wrapper of "
-            f"one. Received: {kind}."
+            f"one, without optimizers inside. Received: {kind}."
         )
     found = rates_of(optimizer, invariant_variables(model))
     return {v.path: found.get(v.path) for v in _kernels_of(model)}
@@ -126,7 +126,9 @@ def effective_damping(
 
 def is_known(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether it is known how its step scales with the norm of a weight."""
-    return type(chain(optimizer)[-1]) in _POWERS
+    last = chain(optimizer)[-1]
+    # K-FAC with optimizers inside steps as they do.
+    return type(last) in _POWERS and not getattr(last, "optimizers", ())
 
 
 def rates_of(

@@ -15,7 +15,8 @@ def chain(optimizer: keras.optimizers.Optimizer | None) -> list:
 def parts(optimizer: keras.optimizers.Optimizer | None) -> list:
     """The optimizer and all inside of it, in a fixed order.
 
-    A `MultiOptimizer` has several, of which a chain knows nothing.
+    A `MultiOptimizer` has several, and `KFAC` may have; a chain knows nothing
+    of them.
     """
     found = []
     for one in chain(optimizer):
@@ -23,3 +24,16 @@ def parts(optimizer: keras.optimizers.Optimizer | None) -> list:
         for several in getattr(one, "optimizers", ()):
             found.extend(parts(several))
     return found
+
+
+def stepper(
+    optimizer: keras.optimizers.Optimizer, position: int
+) -> keras.optimizers.Optimizer:
+    """The optimizer that steps a variable: it, or one inside of it.
+
+    Args:
+        optimizer: `KFAC` may have others inside.
+        position: of the variable among those it was built for.
+    """
+    find = getattr(optimizer, "stepper", None)
+    return optimizer if find is None else find(position)

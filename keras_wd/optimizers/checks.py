@@ -25,14 +25,16 @@ def check_inner_optimizer(inner: keras.optimizers.Optimizer) -> None:
             "keras.optimizers.Adam(1e-3). Received: "
             f"inner_optimizer={inner!r}"
         )
-    kind = type(inner).__name__
-    reason = _refusal(inner, kind)
-    if reason:
-        expected, fix = reason
-        raise ValueError(
-            f"`inner_optimizer` must be {expected}. Received: "
-            f"inner_optimizer={kind}(name={inner.name!r}). {fix}"
-        )
+    # Those inside of K-FAC step the same weights.
+    for one in (inner, *getattr(inner, "optimizers", ())):
+        kind = type(one).__name__
+        reason = _refusal(one, kind)
+        if reason:
+            expected, fix = reason
+            raise ValueError(
+                f"`inner_optimizer` must be {expected}. Received: "
+                f"inner_optimizer={kind}(name={one.name!r}). {fix}"
+            )
 
 
 def _refusal(inner, kind):

@@ -226,7 +226,11 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         form = report.quadratic_form
         variables = dict(enumerate(self._trainable_variables))
         numbers["weight_norm"] = form(self._curvature, variables)
-        velocities = dict(enumerate(getattr(self, "velocities", [])))
+        velocities = {
+            position: velocity
+            for position, velocity in enumerate(getattr(self, "velocities", ()))
+            if velocity is not None
+        }
         if velocities:
             numbers["step_kl"] = form(self._curvature, velocities) / 2.0
         return numbers

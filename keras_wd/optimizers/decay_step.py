@@ -25,8 +25,8 @@ class DecayStep:
         selected: the positions of the variables of each rule.
         rates: a function of a dtype, float32 or float64: the rate of each
             rule now, scalars by name.
-        learning_rate: a function of a dtype: the inner optimizer's at this
-            step, scalar.
+        learning_rates: a function of a dtype and of positions: those that
+            share a learning rate, and that at this step, scalar.
         variables: the variables with a gradient, by position.
         touched: the rows that the gradients of this step reach.
         divided_by: a function of a position: what the inner step divided the
@@ -51,7 +51,7 @@ class DecayStep:
         selected: Mapping[str, Sequence[int]],
         *,
         rates: Callable,
-        learning_rate: Callable,
+        learning_rates: Callable,
         variables: Mapping[int, keras.Variable],
         touched: TouchedRows,
         divided_by: Callable,
@@ -86,9 +86,13 @@ class DecayStep:
             if rule.coupling == "coupled":
                 self._coupled.append((key, rule, positions, strength))
                 continue
+            groups = [(positions, 1.0)]
             if rule.coupling == "decoupled":
-                strength = learning_rate(dtype) * strength
-            self._shrinking.append((key, rule, positions, strength))
+                groups = learning_rates(dtype, positions)
+            for group, learning_rate in groups:
+                self._shrinking.append(
+                    (key, rule, group, learning_rate * strength)
+                )
         self._previous = {
             position: self._weights(position)
             for _, rule, positions, _ in self._shrinking
@@ -105,12 +109,15 @@ class DecayStep:
         self._strengths, self.slot_values = {}, []
         for key, rule, positions, strength in self._shrinking:
             if rule.prepares:
-                self._strengths[key] = {
-                    position: self._prepared(
-                        rule, position, strength, slots[key], iterations
+                self._strengths.setdefault(key, {}).update(
+                    (
+                        position,
+                        self._prepared(
+                            rule, position, strength, slots[key], iterations
+                        ),
                     )
                     for position in positions
-                }
+                )
 
     def _prepared(self, rule, position, strength, slots, iterations):
         """The strength for a variable; notes the new values of its slots."""

@@ -41,7 +41,7 @@ class DelegatesToInner:
     def learning_rate(self, learning_rate):
         self.inner_optimizer.learning_rate = learning_rate
         if isinstance(learning_rate, float):
-            vars(self)["_given_learning_rate"] = learning_rate
+            self._learning_rates.note(learning_rate)
 
     @property
     def iterations(self):

@@ -1,5 +1,6 @@
 """K-FAC as a Keras optimizer."""
 
+import copy
 from collections.abc import Sequence
 
 import keras
@@ -22,9 +23,16 @@ from keras_wd.optimizers.clipping import check_replicas
 from keras_wd.optimizers.clipping import clip_over_replicas
 from keras_wd.optimizers.curvature import NO_CURVATURE
 from keras_wd.optimizers.curvature import CurvatureOptimizer
+from keras_wd.optimizers.division import Division
+from keras_wd.optimizers.division import LearningRateOf
+from keras_wd.optimizers.division import check_left_to_inner
+from keras_wd.optimizers.division import check_one_decay
 from keras_wd.schedules import check_learning_rate
 from keras_wd.schedules import deserialize_rate
 from keras_wd.schedules import serialize_rate
+from keras_wd.where import Selection
+
+_OBJECTS = ("where", "inner", "rest")
 
 
 @keras.saving.register_keras_serializable("keras_wd.optimizers")
@@ -60,10 +68,11 @@ class KFAC(CurvatureOptimizer):
     loss: what it sends backwards is not divided by the batch size.
 
     Args:
-        learning_rate: a float or a schedule.
+        learning_rate: a float or a schedule; None beside `inner`, whose own
+            counts.
         damping: d >= 0, a float or a schedule of `iterations`; read when
             inverses are computed.
-        momentum: in [0, 1).
+        momentum: in [0, 1), 0.9 if None; None beside `inner`.
         curvature_decay: weight of the past in the averages of A and S, in
             [0, 1), with the start corrected for.
         kl_clip: None, or c > 0: U is scaled by
@@ -99,11 +108,22 @@ class KFAC(CurvatureOptimizer):
             whole, whatever `sharing`; of a loss with several elements per
             example (tokens, pixels) an "exact" estimator then counts how they
             go together, which the others average out.
+        where: selection of the variables that have a block, all if None. The
+            others take the plain gradient, or the step of `rest`.
+        inner: a Keras optimizer that steps in place of the heavy ball above:
+            it takes U for the gradient, so that K-FAC is a preconditioner of
+            Adam or any other. Its learning rate is that of `kl_clip`, its
+            clipping acts on U.
+        rest: a Keras optimizer that steps the variables `where` leaves out,
+            with their plain gradient and a learning rate of its own. A
+            decoupled decay around KFAC is multiplied, for each variable, by
+            the learning rate of the optimizer that steps it.
         **kwargs: any further argument of `keras.optimizers.Optimizer`.
 
     Raises:
         ValueError: if an argument is out of range, or a step is taken before
-            there is curvature.
+            there is curvature; when built, if `where` selects nothing, or
+            leaves nothing for `rest`.
 
     >>> import keras
     >>> import numpy as np
@@ -119,6 +139,17 @@ class KFAC(CurvatureOptimizer):
     >>> bool(loss < 0.05)
     True
 
+    The first layer by K-FAC, the rest by Adam, and a decay of both:
+
+    >>> from keras_wd import decays, where
+    >>> from keras_wd.optimizers import WeightDecay
+    >>> optimizer = KFAC(
+    ...     0.1,
+    ...     where=where.paths("encoder/*"),
+    ...     rest=keras.optimizers.Adam(1e-3),
+    ... )
+    >>> optimizer = WeightDecay(optimizer, decays.L2(0.01))
+
     Source: Martens and Grosse, 2015, "Optimizing Neural Networks with
     Kronecker-factored Approximate Curvature"; convolutions: Grosse and
     Martens, 2016; as used with weight decay: Zhang, Wang, Xu and Grosse, 2019;
@@ -133,9 +164,9 @@ class KFAC(CurvatureOptimizer):
 
     def __init__(
         self,
-        learning_rate: float | LearningRateSchedule,
+        learning_rate: float | LearningRateSchedule | None = None,
         damping: float | LearningRateSchedule = 1e-3,
-        momentum: float = 0.9,
+        momentum: float | None = None,
         curvature_decay: float = 0.95,
         kl_clip: float | None = None,
         estimator: str = "fisher",
@@ -143,10 +174,20 @@ class KFAC(CurvatureOptimizer):
         seed: int | None = None,
         sharing: str = "expand",
         eigenbasis: bool = False,
+        where: Selection | None = None,
+        inner: keras.optimizers.Optimizer | None = None,
+        rest: keras.optimizers.Optimizer | None = None,
         **kwargs,
     ):
         autodiff.require("KFAC")
-        learning_rate = check_learning_rate(learning_rate)
+        division = Division(where, inner, rest)
+        check_one_decay(rest, kwargs.get("weight_decay"))
+        if inner is None:
+            learning_rate = check_learning_rate(learning_rate)
+            momentum = 0.9 if momentum is None else momentum
+        else:
+            check_left_to_inner(learning_rate=learning_rate, momentum=momentum)
+            learning_rate = LearningRateOf(inner)
         if seed is not None:
             seed = check_seed("seed", seed)
         settings = Settings(
@@ -156,7 +197,8 @@ class KFAC(CurvatureOptimizer):
             check_choice("sharing", sharing, SHARING),
             check_flag("eigenbasis", eigenbasis),
         )
-        momentum = check_fraction("momentum", momentum)
+        if momentum is not None:
+            momentum = check_fraction("momentum", momentum)
         if kl_clip is not None:
             kl_clip = check_number("kl_clip", kl_clip, above=0)
         super().__init__(learning_rate, damping, settings, seed, **kwargs)
@@ -168,6 +210,10 @@ class KFAC(CurvatureOptimizer):
         self.seed = seed
         self.sharing = settings.sharing
         self.eigenbasis = settings.eigenbasis
+        self.where = where
+        self.inner = inner
+        self.rest = rest
+        self._division = division
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Create the velocities, and the factors if they are known."""
@@ -176,10 +222,14 @@ class KFAC(CurvatureOptimizer):
         check_replicas(self)
         variables = list(variables)
         super().build(variables)
+        self._division.build(variables)
         if self.momentum:
-            self.velocities = self.add_optimizer_variables(
-                variables, "velocity"
-            )
+            self.velocities = [
+                self.add_optimizer_variables([variable], "velocity")[0]
+                if self._division.owner_steps(position)
+                else None
+                for position, variable in enumerate(variables)
+            ]
         self._build_blocks()
         self.saved_state.after_build(variables)
 
@@ -189,7 +239,38 @@ class KFAC(CurvatureOptimizer):
         if known is not None and known.variable_count() > len(variables):
             # Some are frozen now: the rest is registered and measured anew.
             self._curvature.registration = None
-        self._curvature.build(variables)
+        self._curvature.build(variables, self._division.left_out)
+
+    @property
+    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """Those inside: `inner` and `rest`, if they were given."""
+        return self._division.optimizers
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The optimizer's own state and that of those inside."""
+        inside = (v for one in self.optimizers for v in one.variables)
+        return [*super().variables, *inside]
+
+    @property
+    def learning_rate(self):
+        """The learning rate now; that of `inner`, if there is one."""
+        return super().learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        if self.inner is None:
+            keras.optimizers.Optimizer.learning_rate.fset(self, learning_rate)
+        else:
+            self.inner.learning_rate = learning_rate
+
+    def stepper(self, position: int) -> keras.optimizers.Optimizer:
+        """The optimizer that steps a variable: `inner`, `rest`, or this one.
+
+        Args:
+            position: of the variable among those the optimizer was built for.
+        """
+        return self._division.stepper(position, self)
 
     def apply(self, grads, trainable_variables=None) -> None:
         """One step; raises if no curvature has been measured."""
@@ -227,10 +308,16 @@ class KFAC(CurvatureOptimizer):
             (i, ops.cast(step, by_position[i].dtype))
             for i, step in steps.items()
         )
-        grads = [by_position[i] for i in positions]
         if replicas > 1:
-            grads = [g / replicas for g in grads]
-        super()._backend_update_step(grads, trainable_variables, learning_rate)
+            by_position = {i: g / replicas for i, g in by_position.items()}
+        variables = dict(zip(positions, trainable_variables, strict=True))
+        own = self._division.step(by_position)
+        if own:
+            super()._backend_update_step(
+                [by_position[i] for i in own],
+                [variables[i] for i in own],
+                learning_rate,
+            )
 
     @property
     def _widest(self):
@@ -272,6 +359,8 @@ class KFAC(CurvatureOptimizer):
         if not isinstance(damping, LearningRateSchedule):
             damping = self._damping_now()
         config = super().get_config()
+        if self.inner is not None:
+            config["learning_rate"] = None
         config.update(
             damping=serialize_rate(damping),
             momentum=self.momentum,
@@ -282,6 +371,10 @@ class KFAC(CurvatureOptimizer):
             seed=self.seed,
             sharing=self.sharing,
             eigenbasis=self.eigenbasis,
+            **{
+                name: keras.saving.serialize_keras_object(getattr(self, name))
+                for name in _OBJECTS
+            },
             registration=self._curvature.get_config(),
         )
         return config
@@ -289,9 +382,14 @@ class KFAC(CurvatureOptimizer):
     @classmethod
     def from_config(cls, config: dict, custom_objects=None) -> "KFAC":
         """The inverse of `get_config`."""
-        config = dict(config)
+        # Keras replaces entries of the dictionaries it reads.
+        config = copy.deepcopy(config)
         registration = config.pop("registration", None)
         config["damping"] = deserialize_rate(config["damping"])
+        for name in _OBJECTS:
+            config[name] = keras.saving.deserialize_keras_object(
+                config.get(name), custom_objects=custom_objects
+            )
         optimizer = super().from_config(config, custom_objects)
         optimizer._curvature.set_config(registration)
         return optimizer

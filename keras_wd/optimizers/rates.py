@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,8 +11,10 @@ from keras import ops
 
 from keras_wd import backend
 from keras_wd.decays.decay import Decay
+from keras_wd.decays.decay import SeparableDecay
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_number
+from keras_wd.optimizers.chain import stepper
 from keras_wd.schedules import rate_at
 
 
@@ -71,14 +74,60 @@ def in_dtype(value, given: float | None, dtype: str):
     )
 
 
-def learning_rate_of(
-    optimizer: keras.optimizers.Optimizer, given: float | None, dtype: str
-):
-    """The learning rate of this step as a scalar; see `in_dtype`."""
-    rate = optimizer.learning_rate
-    if isinstance(rate, keras.Variable):
-        return in_dtype(backend.snapshot(rate), given, dtype)
-    return ops.cast(rate, dtype)
+class LearningRates:
+    """The learning rates that multiply decoupled decays.
+
+    Each variable has that of the optimizer that steps it: `KFAC` may have
+    others inside.
+
+    Args:
+        optimizer: the one that a `WeightDecay` wraps.
+        rates: what it and those inside hold: variables and functions.
+    """
+
+    def __init__(
+        self, optimizer: keras.optimizers.Optimizer, rates: Sequence[object]
+    ):
+        self._optimizer = optimizer
+        self._given = {id(rate): as_written(rate) for rate in rates}
+
+    def note(self, value: float) -> None:
+        """Remember how the learning rate was written that was just set."""
+        self._given[id(self._optimizer.learning_rate)] = value
+
+    def check(
+        self, decays: Mapping[str, Decay], selected: Mapping[str, Sequence[int]]
+    ) -> None:
+        """Raise if a decay of whole units would have two learning rates."""
+        for key, rule in decays.items():
+            joint = not isinstance(rule, SeparableDecay)
+            if joint and len(self._groups(selected[key])) > 1:
+                raise ValueError(
+                    "`where` of KFAC must leave the weights of a unit to one "
+                    f"optimizer. Received: {rule!r}, some of whose weights "
+                    "`rest` steps, with another learning rate."
+                )
+
+    def at(self, dtype: str, positions: Sequence[int]) -> list[tuple]:
+        """Positions that share a learning rate, and it, a scalar of `dtype`."""
+        return [
+            (group, self._now(stepper(self._optimizer, group[0]), dtype))
+            for group in self._groups(positions)
+        ]
+
+    def _groups(self, positions):
+        found = {}
+        for position in positions:
+            one = stepper(self._optimizer, position)
+            found.setdefault(id(one), []).append(position)
+        return list(found.values())
+
+    def _now(self, optimizer, dtype):
+        rate = optimizer.learning_rate
+        if isinstance(rate, keras.Variable):
+            given = self._given.get(id(rate))
+            return in_dtype(backend.snapshot(rate), given, dtype)
+        return ops.cast(rate, dtype)
 
 
 class Rates:

@@ -25,6 +25,7 @@ from keras_wd.optimizers.averages import assigned
 from keras_wd.optimizers.averages import release_averages
 from keras_wd.optimizers.averages import start_averages
 from keras_wd.optimizers.averages import update_averages
+from keras_wd.optimizers.chain import parts
 from keras_wd.optimizers.checks import check_average
 from keras_wd.optimizers.checks import check_decays
 from keras_wd.optimizers.checks import check_inner_optimizer
@@ -34,9 +35,8 @@ from keras_wd.optimizers.decay_step import DecayStep
 from keras_wd.optimizers.delegation import DelegatesToInner
 from keras_wd.optimizers.metric import check_metric_of
 from keras_wd.optimizers.metric import divided_by
+from keras_wd.optimizers.rates import LearningRates
 from keras_wd.optimizers.rates import Rates
-from keras_wd.optimizers.rates import as_written
-from keras_wd.optimizers.rates import learning_rate_of
 from keras_wd.optimizers.settings import building_its_own
 from keras_wd.optimizers.state import SavesState
 from keras_wd.optimizers.touched import TouchedRows
@@ -52,17 +52,17 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     decay adds `rate * gradient of its penalty` to the gradient instead.
 
     Convention: the learning rate is the scheduled one of this very step,
-    `inner_optimizer.learning_rate`, also where the inner step takes a multiple
-    of it, as Muon's `adam_lr_ratio` says and Adafactor does by itself; the
-    rate is a function of `iterations`, which counts real updates. Under
-    gradient accumulation a decay acts once per real update. A step that loss
-    scaling skips decays nothing. A variable without a gradient is not decayed
-    (JAX passes zeros for unused variables, which count as gradients). On
-    several devices the inner optimizer's clipping sees the gradient of the
-    whole batch.
+    `inner_optimizer.learning_rate` (or that of KFAC's `rest`), also where the
+    inner step takes a multiple of it, as Muon's `adam_lr_ratio` says and
+    Adafactor does by itself; the rate is a function of `iterations`, which
+    counts real updates. Under gradient accumulation a decay acts once per real
+    update. A step that loss scaling skips decays nothing. A variable without a
+    gradient is not decayed (JAX passes zeros for unused variables, which count
+    as gradients). On several devices the inner optimizer's clipping sees the
+    gradient of the whole batch.
 
-    The constraint of a variable acts once in a step, after the decay, as in
-    an optimizer of Keras with a decay of its own.
+    The constraint of a variable acts once in a step, after the decay, as in an
+    optimizer of Keras with a decay of its own.
 
     float64 variables: the rate, and a learning rate written with at most
     seven digits, are exactly those numbers, although a variable of Keras
@@ -130,7 +130,9 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self.decay = decay
         self.decays = decays
         self.inner_optimizer = inner_optimizer
-        self._given_learning_rate = as_written(inner_optimizer._learning_rate)
+        self._learning_rates = LearningRates(
+            inner_optimizer, [o._learning_rate for o in parts(inner_optimizer)]
+        )
         self._rates = Rates(decays, self.add_variable)
         self._keep_state()
 
@@ -159,6 +161,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self._exclude(variables)
         self._selected = self._resolve(variables)
         self.inner_optimizer.build(variables)
+        self._learning_rates.check(self.decays, self._selected)
         with building_its_own(self):
             super().build(variables)
         self._constraints = Constraints(variables)
@@ -284,9 +287,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
                 for key, chosen in self._selected.items()
             },
             rates=functools.partial(self._rates.at, inner.iterations),
-            learning_rate=functools.partial(
-                learning_rate_of, inner, self._given_learning_rate
-            ),
+            learning_rates=self._learning_rates.at,
             variables=reached,
             touched=TouchedRows(inner, gradients, is_update, accumulated),
             divided_by=functools.partial(divided_by, inner),
