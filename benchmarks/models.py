@@ -26,10 +26,10 @@ from keras import layers
 
 from keras_wd import graph
 from keras_wd.graph import verify
+from keras_wd.graph.channel_rules import WEIGHTED
 from keras_wd.graph.homogeneity import NORMALIZATIONS
 from keras_wd.graph.kernels import array
-from keras_wd.graph.read import read
-from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph.structure import read
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = ROOT / "build" / "models.jsonl"

@@ -14,7 +14,7 @@ from keras_wd.decays import PathNorm
 from keras_wd.errors import check_count
 from keras_wd.graph.invariance import invariant_variables
 from keras_wd.graph.pairs import homogeneous_units
-from keras_wd.graph.read import functional_of
+from keras_wd.graph.structure import functional_of
 from keras_wd.metrics.jacobian import jacobian_norm
 from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import program_of

@@ -7,12 +7,12 @@ import numpy as np
 from keras import layers
 
 from keras_wd.graph import kernels
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import Weighted
-from keras_wd.graph.read import Step
+from keras_wd.graph.structure import Step
 
 _ARGUMENTS = ("query", "value", "key")
 
@@ -35,8 +35,8 @@ class Heads:
     made: np.ndarray
 
 
-def read(reading, step: Step, inputs: list[Channels]) -> Channels:
-    """The channels after attention; its heads become units of `reading`.
+def read(analysis, step: Step, inputs: list[Channels]) -> Channels:
+    """The channels after attention; its heads become units of `analysis`.
 
     A head goes if nothing reads it: its rows of the output kernel are zero.
     """
@@ -46,17 +46,17 @@ def read(reading, step: Step, inputs: list[Channels]) -> Channels:
     if any(len(channels) == 0 for channels in given.values()):
         raise NeedsAll(f"{step.path} reads channels of unknown number")
     output = kernels.array(layer._output_dense.kernel)
-    multi = kinds.is_exactly(layer, layers.MultiHeadAttention)
+    multi = traits.is_exactly(layer, layers.MultiHeadAttention)
     count = layer.num_heads if multi else layer.num_key_value_heads
-    heads = reading.classes.new(count)
-    reading.made.append(heads)
+    heads = analysis.classes.new(count)
+    analysis.made.append(heads)
     for name, channels in given.items():
         kernel = kernels.array(getattr(layer, f"_{name}_dense").kernel)
         if len(kernel) != len(channels):
             raise NeedsAll(f"{step.path} reads channels in groups")
         # (rows, heads * queries of a head, size) with the heads behind.
         kernel = kernel.reshape(len(kernel), count, -1)
-        _add(reading, step, channels, heads, np.moveaxis(kernel, -1, 0))
+        _add(analysis, step, channels, heads, np.moveaxis(kernel, -1, 0))
     value = kernels.array(layer._value_dense.kernel)
     nothing = (value == 0).all(axis=(0, 2))
     bias = layer._value_dense.bias
@@ -69,24 +69,24 @@ def read(reading, step: Step, inputs: list[Channels]) -> Channels:
     )
     kernel = output.reshape(count, -1, output.shape[-1])
     kernel = np.moveaxis(kernel, 1, 0)
-    made = reading.classes.new(output.shape[-1])
-    reading.made.append(made)
-    foldable = _add(reading, step, between, made, kernel)
+    made = analysis.classes.new(output.shape[-1])
+    analysis.made.append(made)
+    foldable = _add(analysis, step, between, made, kernel)
     constants = kernels.constant_units(
         kernel, kernel.sum(axis=0), foldable, layer._output_dense.bias
     )
     if not multi:
         # As many outputs as the query has channels.
-        reading.classes.join(given["query"].labels, made)
-    reading.heads.append(Heads(step, given, heads, made))
+        analysis.classes.join(given["query"].labels, made)
+    analysis.heads.append(Heads(step, given, heads, made))
     return Channels(made, constants, np.full(len(made), UNBOUNDED))
 
 
-def _add(reading, step, channels, made, kernel):
+def _add(analysis, step, channels, made, kernel):
     foldable = np.where(channels.constants == 0, 0.0, np.nan)
     totals = kernel.sum(axis=0)
     weighted = Weighted(step, channels, made, kernel, totals, foldable)
-    reading.weighted.append(weighted)
+    analysis.weighted.append(weighted)
     return foldable
 
 
@@ -99,7 +99,7 @@ def _refuse_variants(layer, step):
     if output is None or len(output.kernel.shape) != 3:
         raise NeedsAll(f"{step.path} makes outputs on several axes")
     if any(
-        kinds.changed_weights(part) for part in getattr(layer, "_layers", ())
+        traits.changed_weights(part) for part in getattr(layer, "_layers", ())
     ):
         raise NeedsAll(f"{step.path} has LoRA or quantized weights")
 
@@ -128,7 +128,7 @@ def smaller(heads: Heads, kept: np.ndarray) -> tuple[dict, dict]:
     """What is different about the configuration and the weights."""
     layer = heads.step.operation
     left, made = kept[heads.heads], kept[heads.made]
-    multi = kinds.is_exactly(layer, layers.MultiHeadAttention)
+    multi = traits.is_exactly(layer, layers.MultiHeadAttention)
     count = int(left.sum())
     config = {"num_heads": count, "output_shape": (int(made.sum()),)}
     repeats = 1

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
 
 # A gain that no threshold reaches, whose square is still finite.
 UNBOUNDED = 1e100

@@ -4,23 +4,23 @@ import keras
 from keras import layers
 
 from keras_wd.errors import check_number
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
+from keras_wd.graph.channel_rules import WEIGHTED
+from keras_wd.graph.channel_rules import is_grouped
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
 from keras_wd.graph.inside import look_inside
-from keras_wd.graph.read import read
 from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.removal import Removal
 from keras_wd.graph.removal import names
 from keras_wd.graph.removal import plan_removal
 from keras_wd.graph.report import LayerReport
 from keras_wd.graph.report import Report
-from keras_wd.graph.rules import WEIGHTED
-from keras_wd.graph.rules import is_grouped
 from keras_wd.graph.sizes import measure
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.sizes import not_counted
 from keras_wd.graph.sizes import units_of
+from keras_wd.graph.structure import read
 from keras_wd.graph.verify import examples
 from keras_wd.graph.verify import verify
 
@@ -102,7 +102,7 @@ def compact(
     threshold = check_number("threshold", threshold, minimum=0)
     graph = read(model)
     removal = plan_removal(graph, threshold)
-    inside = look_inside(removal.reading, threshold)
+    inside = look_inside(removal.analysis, threshold)
     try:
         smaller = _smaller(model, graph, removal, inside, x)
     except ValueError:
@@ -140,7 +140,7 @@ def report_of(
     """The report of a model that was made smaller after it was masked."""
     graph = read(masked)
     removal = plan_removal(graph, 0.0)
-    rows = _layers(removal, look_inside(removal.reading, 0.0))
+    rows = _layers(removal, look_inside(removal.analysis, 0.0))
     return _report(model, smaller, graph, rows, x, batch_size)
 
 
@@ -182,33 +182,33 @@ def _times(models, graph, x, batch_size):
 
 
 def _layers(removal: Removal, inside: list) -> tuple[LayerReport, ...]:
-    reading, rows = removal.reading, []
+    analysis, rows = removal.analysis, []
     weighted = {
         w.step: w.made
-        for w in reading.weighted
-        if kinds.is_exactly(w.step.operation, WEIGHTED)
+        for w in analysis.weighted
+        if traits.is_exactly(w.step.operation, WEIGHTED)
     }
-    heads = {part.step: part.heads for part in reading.heads}
+    heads = {part.step: part.heads for part in analysis.heads}
     embedded = {
         along.step: along.made.labels
-        for along in reading.along
-        if kinds.is_exactly(along.step.operation, layers.Embedding)
+        for along in analysis.along
+        if traits.is_exactly(along.step.operation, layers.Embedding)
         or is_grouped(along.step.operation)
     }
     made_by = {**weighted, **heads, **embedded}
     looked_into = {i.step.path: i for i in inside}
-    for step in reading.graph.steps:
+    for step in analysis.graph.steps:
         kind = type(step.operation).__name__
         if step in made_by:
             made = made_by[step]
             left = int(removal.kept[made].sum())
             note = _note(removal, step, made)
             rows.append(LayerReport(step.path, kind, len(made), left, note))
-        elif step in reading.opaque and getattr(step.operation, "weights", []):
+        elif step in analysis.opaque and getattr(step.operation, "weights", []):
             units = None
-            if kinds.is_exactly(step.operation, WEIGHTED):
+            if traits.is_exactly(step.operation, WEIGHTED):
                 units = units_of(step.operation)
-            note = f"left whole: {reading.opaque[step]}"
+            note = f"left whole: {analysis.opaque[step]}"
             rows.append(LayerReport(step.path, kind, units, units, note))
             inner = looked_into.pop(step.path, None)
             if inner is not None:
@@ -240,7 +240,7 @@ def _layers_inside(inner):
 def _note(removal, step, made):
     reasons = names(made.tolist(), removal.reasons)
     note = f"left whole: {'; '.join(reasons)}" if reasons else ""
-    for weighted in removal.reading.weighted:
+    for weighted in removal.analysis.weighted:
         if weighted.step is step and getattr(step.operation, "bias", 0) is None:
             gone = ~removal.kept[weighted.read.labels]
             if weighted.foldable[gone].any():

@@ -6,33 +6,33 @@ import numpy as np
 from keras import layers
 
 from keras_wd.graph import attention
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
+from keras_wd.graph.channel_analysis import ChannelAnalysis
+from keras_wd.graph.channel_rules import WEIGHTED
+from keras_wd.graph.channel_rules import is_grouped
 from keras_wd.graph.channels import Along
 from keras_wd.graph.channels import Weighted
-from keras_wd.graph.reading import Reading
 from keras_wd.graph.rebuild import Edit
 from keras_wd.graph.removal import Removal
-from keras_wd.graph.rules import WEIGHTED
-from keras_wd.graph.rules import is_grouped
 
 
 def edits(removal: Removal) -> dict[str, Edit]:
     """What a removal changes, by the path of the layer."""
-    reading = removal.reading
+    analysis = removal.analysis
     found = {}
-    for step in reading.graph.steps:
+    for step in analysis.graph.steps:
         # Layers without weights see fewer channels, and are made again.
-        if step not in reading.opaque and not getattr(
+        if step not in analysis.opaque and not getattr(
             step.operation, "weights", True
         ):
             found[step.path] = Edit({}, {})
-    for weighted in reading.weighted:
-        if kinds.is_exactly(weighted.step.operation, WEIGHTED):
+    for weighted in analysis.weighted:
+        if traits.is_exactly(weighted.step.operation, WEIGHTED):
             found[weighted.step.path] = _smaller_layer(weighted, removal.kept)
-    for heads in reading.heads:
+    for heads in analysis.heads:
         config, arrays = attention.smaller(heads, removal.kept)
         found[heads.step.path] = Edit(config, arrays)
-    for along in reading.along:
+    for along in analysis.along:
         found[along.step.path] = _along(along, removal)
     return found
 
@@ -40,32 +40,32 @@ def edits(removal: Removal) -> dict[str, Edit]:
 def masked(removal: Removal) -> dict[str, Edit]:
     """The whole layers, with units that were taken for dead made so."""
     found = {}
-    for weighted in removal.reading.weighted:
+    for weighted in removal.analysis.weighted:
         layer, path = weighted.step.operation, weighted.step.path
         dead = removal.dead.get(path, ())
-        if len(dead) and kinds.is_exactly(layer, WEIGHTED):
+        if len(dead) and traits.is_exactly(layer, WEIGHTED):
             found[path] = Edit({}, with_zeros(layer, units=dead))
     return found
 
 
 def without_rows(
-    reading: Reading, removed: np.ndarray, values: Callable = np.array
+    analysis: ChannelAnalysis, removed: np.ndarray, values: Callable = np.array
 ) -> dict[str, Edit]:
     """The whole layers, of which none reads the labels that are removed.
 
     Args:
-        reading: the labels.
+        analysis: the labels.
         removed: `(labels,)` which of them.
         values: what stands for a variable where it stays.
     """
     found = {}
-    for weighted in reading.weighted:
+    for weighted in analysis.weighted:
         layer, path = weighted.step.operation, weighted.step.path
         rows = np.flatnonzero(removed[weighted.read.labels])
-        if kinds.is_exactly(layer, WEIGHTED) and len(rows):
+        if traits.is_exactly(layer, WEIGHTED) and len(rows):
             arrays = with_zeros(layer, rows=rows, values=values)
             found[path] = Edit({}, arrays)
-    for heads in reading.heads:
+    for heads in analysis.heads:
         arrays = attention.without_rows(heads, removed, values)
         found[heads.step.path] = Edit({}, arrays)
     return found
@@ -84,7 +84,7 @@ def with_zeros(
     for name in ("pointwise_kernel", "kernel"):
         if name in arrays:
             kernel = arrays[name]
-            if kinds.is_exactly(layer, kinds.TRANSPOSED):
+            if traits.is_exactly(layer, traits.TRANSPOSED):
                 kernel = np.moveaxis(kernel, -1, -2)
             kernel[..., list(units)] = 0
             if name == "pointwise_kernel":
@@ -98,7 +98,7 @@ def with_zeros(
 def _smaller_layer(weighted: Weighted, kept) -> Edit:
     layer = weighted.step.operation
     rows, units = kept[weighted.read.labels], kept[weighted.made]
-    if kinds.is_exactly(layer, kinds.SEPARABLE):
+    if traits.is_exactly(layer, traits.SEPARABLE):
         multiplier = layer.depth_multiplier
         first = np.asarray(layer.depthwise_kernel).compress(rows, -2)
         second = np.asarray(layer.pointwise_kernel)
@@ -107,13 +107,13 @@ def _smaller_layer(weighted: Weighted, kept) -> Edit:
             "depthwise_kernel": first,
             "pointwise_kernel": second.compress(units, -1),
         }
-    elif kinds.is_exactly(layer, kinds.TRANSPOSED):
+    elif traits.is_exactly(layer, traits.TRANSPOSED):
         kernel = np.asarray(layer.kernel).compress(rows, -1)
         arrays = {"kernel": kernel.compress(units, -2)}
     else:
         kernel = np.asarray(layer.kernel).compress(rows, -2)
         arrays = {"kernel": kernel.compress(units, -1)}
-    size = "units" if kinds.is_exactly(layer, layers.Dense) else "filters"
+    size = "units" if traits.is_exactly(layer, layers.Dense) else "filters"
     config = {size: int(units.sum())}
     gone = ~rows & ~np.isnan(weighted.foldable)
     added = weighted.foldable[gone] @ weighted.totals[gone]
@@ -131,16 +131,16 @@ def _along(along: Along, removal) -> Edit:
     after = removal.kept[along.made.labels]
     if layer is None:
         (tensor,) = along.step.outputs
-        shape = list(removal.reading.graph.shapes[tensor])
+        shape = list(removal.analysis.graph.shapes[tensor])
         return Edit({"batch_shape": [*shape[:-1], int(after.sum())]}, {})
-    if kinds.operation_name(layer) == "Reshape":
+    if traits.operation_name(layer) == "Reshape":
         target = list(layer.newshape)
         if target[-1] != -1:
             target[-1] = int(after.sum())
         return Edit({"newshape": tuple(target)}, {})
-    if kinds.operation_name(layer) == "Split":
+    if traits.operation_name(layer) == "Split":
         sizes = [
-            removal.reading.graph.shapes[tensor][-1]
+            removal.analysis.graph.shapes[tensor][-1]
             for tensor in along.step.outputs
         ]
         parts = np.split(before, np.cumsum(sizes)[:-1])
@@ -152,7 +152,7 @@ def _along(along: Along, removal) -> Edit:
             arrays["bias"] = np.asarray(layer.bias)[after]
         groups = int(before.sum()) * layer.groups // before.size
         return Edit({"groups": groups, "filters": int(after.sum())}, arrays)
-    if kinds.is_exactly(layer, layers.Embedding):
+    if traits.is_exactly(layer, layers.Embedding):
         values = np.asarray(layer.embeddings).compress(after, -1)
         return Edit({"output_dim": int(after.sum())}, {"embeddings": values})
     if type(layer).__name__ == "RMSNormalization":
@@ -160,7 +160,7 @@ def _along(along: Along, removal) -> Edit:
         ratio = before.size / before.sum()
         scale = np.asarray(layer.scale)[before] * np.sqrt(ratio)
         return Edit({"epsilon": layer.epsilon * ratio}, {"scale": scale})
-    if kinds.is_exactly(layer, layers.GroupNormalization):
+    if traits.is_exactly(layer, layers.GroupNormalization):
         groups = layer.groups
         if groups != -1:
             groups = int(before.reshape(groups, -1).any(axis=1).sum())
@@ -170,17 +170,17 @@ def _along(along: Along, removal) -> Edit:
             if getattr(layer, name) is not None
         }
         return Edit({"groups": groups}, arrays)
-    if kinds.is_exactly(layer, layers.Reshape):
+    if traits.is_exactly(layer, layers.Reshape):
         target = list(layer.target_shape)
         if target[-1] != -1:
             target[-1] = int(after.sum())
         return Edit({"target_shape": target}, {})
-    if kinds.is_exactly(layer, kinds.DEPTHWISE):
+    if traits.is_exactly(layer, traits.DEPTHWISE):
         arrays = {"kernel": np.asarray(layer.kernel).compress(before, -2)}
         if layer.bias is not None:
             arrays["bias"] = np.asarray(layer.bias)[after]
         return Edit({}, arrays)
-    if kinds.is_exactly(layer, layers.PReLU):
+    if traits.is_exactly(layer, layers.PReLU):
         slopes = np.asarray(layer.alpha)
         if slopes.shape[-1] != 1:
             slopes = slopes.compress(before, -1)

@@ -5,14 +5,14 @@ import dataclasses
 import keras
 from keras import layers
 
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 from keras_wd.graph.homogeneity import WEIGHTED
 from keras_wd.graph.invariance import effects
 from keras_wd.graph.pairs import find_pairs
-from keras_wd.graph.read import read
+from keras_wd.graph.structure import read
 from keras_wd.tables import table
 
-_IN_BETWEEN = (layers.BatchNormalization, layers.PReLU, *kinds.DEPTHWISE)
+_IN_BETWEEN = (layers.BatchNormalization, layers.PReLU, *traits.DEPTHWISE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,11 +159,11 @@ def explain(model: keras.Model) -> Explanation:
 
 def _why_alone(step, reasons):
     operation = step.operation
-    if kinds.is_exactly(operation, WEIGHTED):
+    if traits.is_exactly(operation, WEIGHTED):
         return reasons[step]
     if not getattr(operation, "weights", []):
         return "has no weights, and is not between the layers of a pair"
-    if kinds.is_exactly(operation, _IN_BETWEEN):
+    if traits.is_exactly(operation, _IN_BETWEEN):
         return "is not between the layers of a pair"
     return (
         f"{type(operation).__name__} has weights that are not known to form "

@@ -9,11 +9,11 @@ import math
 
 from keras import layers
 
-from keras_wd.graph import kinds
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
+from keras_wd.graph import traits
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
 
-WEIGHTED = (layers.Dense, *kinds.CONVOLUTIONS)
+WEIGHTED = (layers.Dense, *traits.CONVOLUTIONS)
 NORMALIZATIONS = tuple(
     getattr(layers, name)
     for name in (
@@ -26,12 +26,12 @@ NORMALIZATIONS = tuple(
     if hasattr(layers, name)
 )
 _PASSED = (
-    *kinds.DROPOUT,
-    *kinds.POOLING,
-    *kinds.GLOBAL_POOLING,
-    *kinds.PADDING,
-    *kinds.CROPPING,
-    *kinds.UPSAMPLING,
+    *traits.DROPOUT,
+    *traits.POOLING,
+    *traits.GLOBAL_POOLING,
+    *traits.PADDING,
+    *traits.CROPPING,
+    *traits.UPSAMPLING,
     layers.Identity,
     layers.PReLU,
 )
@@ -71,21 +71,21 @@ def pass_through(graph: Graph, step: Step, layout: Layout) -> Layout:
         Refused: if it does not pass, or is not known to.
     """
     operation = step.operation
-    if operation is None or kinds.is_relu_operation(operation):
+    if operation is None or traits.is_relu_operation(operation):
         return layout
     refuse_unusual_call(step)
-    if kinds.is_exactly(operation, _PASSED):
+    if traits.is_exactly(operation, _PASSED):
         return layout
-    if kinds.is_exactly(operation, kinds.ACTIVATION_LAYERS):
-        reason = kinds.not_homogeneous(operation)
+    if traits.is_exactly(operation, traits.ACTIVATION_LAYERS):
+        reason = traits.not_homogeneous(operation)
         if reason:
             raise Refused(reason)
         return layout
-    if kinds.is_exactly(operation, layers.Flatten):
+    if traits.is_exactly(operation, layers.Flatten):
         return _flattened(graph, step, layout)
-    if kinds.is_exactly(operation, layers.Reshape):
+    if traits.is_exactly(operation, layers.Reshape):
         return _reshaped(graph, step, layout)
-    if kinds.is_exactly(operation, kinds.DEPTHWISE):
+    if traits.is_exactly(operation, traits.DEPTHWISE):
         refuse_activation(operation)
         refuse_sharing(graph, step)
         return dataclasses.replace(
@@ -96,7 +96,7 @@ def pass_through(graph: Graph, step: Step, layout: Layout) -> Layout:
 
 def refuse_unusual_call(step: Step) -> None:
     """Raise for what changes the meaning of any layer."""
-    reason = kinds.wrong_format(step.operation)
+    reason = traits.wrong_format(step.operation)
     if reason:
         raise Refused(f"{reason}, and only channels_last is supported")
     if step.options:
@@ -118,7 +118,7 @@ def refuse_sharing(graph: Graph, step: Step) -> None:
 
 def refuse_activation(layer) -> None:
     """Raise if a layer applies an activation that is not homogeneous."""
-    reason = kinds.not_homogeneous(kinds.activation_of(layer))
+    reason = traits.not_homogeneous(traits.activation_of(layer))
     if reason:
         raise Refused(f"the activation of {layer.name} does not fit: {reason}")
 
@@ -139,11 +139,11 @@ def refuse_normalization_after(
     passed = []
     while step not in known:
         passed.append(step)
-        if kinds.is_exactly(step.operation, NORMALIZATIONS):
+        if traits.is_exactly(step.operation, NORMALIZATIONS):
             known[step] = step
             break
         try:
-            if kinds.is_exactly(step.operation, WEIGHTED):
+            if traits.is_exactly(step.operation, WEIGHTED):
                 refuse_activation(step.operation)
             else:
                 pass_through(graph, step, Layout())
@@ -179,13 +179,13 @@ def _reshaped(graph, step, layout):
 def _why_not(step):
     operation = step.operation
     kind = type(operation).__name__
-    if kinds.is_exactly(operation, kinds.MERGING) or (
-        kinds.merging_operation(operation)
+    if traits.is_exactly(operation, traits.MERGING) or (
+        traits.merging_operation(operation)
     ):
         return f"its output is merged with others in {step.path} ({kind})"
-    if kinds.is_exactly(operation, layers.Concatenate):
+    if traits.is_exactly(operation, layers.Concatenate):
         return f"its output is concatenated with others in {step.path}"
-    if kinds.is_exactly(operation, kinds.NOISE):
+    if traits.is_exactly(operation, traits.NOISE):
         return f"{step.path} ({kind}) adds noise of a fixed scale"
     return (
         f"{step.path} ({kind}) is not known to be positively homogeneous in "

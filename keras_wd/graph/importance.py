@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
+from keras_wd.graph.channel_analysis import ChannelAnalysis
 from keras_wd.graph.kernels import array
 from keras_wd.graph.kernels import kernel_of
-from keras_wd.graph.reading import Reading
 from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.removal import path_products
 from keras_wd.graph.removal import with_own_units
@@ -22,26 +22,29 @@ def _magnitudes(layer, kernel):
 
 
 def scores(
-    model: keras.Model, reading: Reading, importance: Importance, data: object
+    model: keras.Model,
+    analysis: ChannelAnalysis,
+    importance: Importance,
+    data: object,
 ) -> np.ndarray:
     """A score by label; that of a class is at the label that stands for it.
 
     Args:
         model: the model that was read.
-        reading: its channels.
+        analysis: its channels.
         importance: see `prune`.
         data: see `prune`.
     """
     if importance == "path":
-        return path_products(reading)
+        return path_products(analysis)
     if importance == "batch_norm":
-        return _batch_norm(reading)
+        return _batch_norm(analysis)
     if importance == "taylor":
-        return _taylor(model, reading, data)
+        return _taylor(model, analysis, data)
     function = importance if callable(importance) else _magnitudes
-    found, members = np.zeros((2, reading.classes.count))
-    roots = reading.classes.roots()
-    for weighted in with_own_units(reading):
+    found, members = np.zeros((2, analysis.classes.count))
+    roots = analysis.classes.roots()
+    for weighted in with_own_units(analysis):
         layer = weighted.step.operation
         values = np.asarray(function(layer, kernel_of(layer)[0]), "float64")
         if values.shape != weighted.made.shape:
@@ -58,13 +61,13 @@ def scores(
     return found / np.maximum(members, 1)
 
 
-def _batch_norm(reading):
-    found = np.zeros(reading.classes.count)
-    roots = reading.classes.roots()
+def _batch_norm(analysis):
+    found = np.zeros(analysis.classes.count)
+    roots = analysis.classes.roots()
     seen = np.zeros(len(found), dtype=bool)
-    for along in reading.along:
+    for along in analysis.along:
         layer = along.step.operation
-        if kinds.is_exactly(layer, layers.BatchNormalization) and layer.scale:
+        if traits.is_exactly(layer, layers.BatchNormalization) and layer.scale:
             np.add.at(
                 found, roots[along.read.labels], np.abs(array(layer.gamma))
             )
@@ -79,7 +82,7 @@ def _batch_norm(reading):
     return found
 
 
-def _taylor(model, reading, data):
+def _taylor(model, analysis, data):
     """First order: the change of the loss without the weights of a unit."""
     if data is None or getattr(model, "loss", None) is None:
         raise ValueError(
@@ -97,16 +100,16 @@ def _taylor(model, reading, data):
         v.path: before[v.path] * (before[v.path] - array(v))
         for v in copy.trainable_variables
     }
-    found = np.zeros(reading.classes.count)
-    roots = reading.classes.roots()
-    for weighted in with_own_units(reading):
+    found = np.zeros(analysis.classes.count)
+    roots = analysis.classes.roots()
+    for weighted in with_own_units(analysis):
         layer = weighted.step.operation
         for name in ("kernel", "pointwise_kernel", "bias"):
             variable = getattr(layer, name, None)
             product = products.get(getattr(variable, "path", None))
             if product is not None:
-                if name == "kernel" and kinds.is_exactly(
-                    layer, kinds.TRANSPOSED
+                if name == "kernel" and traits.is_exactly(
+                    layer, traits.TRANSPOSED
                 ):
                     product = np.moveaxis(product, -1, -2)
                 axes = tuple(range(product.ndim - 1))

@@ -17,21 +17,21 @@ import keras
 import numpy as np
 
 from keras_wd.graph import verify
+from keras_wd.graph.channel_analysis import ChannelAnalysis
+from keras_wd.graph.channel_rules import WEIGHTED
 from keras_wd.graph.copies import Copier
 from keras_wd.graph.copies import config_of
 from keras_wd.graph.copies import made_again
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
-from keras_wd.graph.read import functional_of
-from keras_wd.graph.read import read
-from keras_wd.graph.reading import Reading
 from keras_wd.graph.rebuild import Edit
 from keras_wd.graph.removal import Removal
 from keras_wd.graph.removal import plan_removal
 from keras_wd.graph.removal import with_own_units
-from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
+from keras_wd.graph.structure import functional_of
+from keras_wd.graph.structure import read
 
 _BATCH, _UNKNOWN_SIZE = 2, 12
 _SMALL = 0.01
@@ -71,14 +71,14 @@ class Inside:
         )
 
 
-def look_inside(reading: Reading, threshold: float) -> list[Inside]:
+def look_inside(analysis: ChannelAnalysis, threshold: float) -> list[Inside]:
     """What can be removed inside of the layers that are read as a whole."""
     found, seen = [], set()
-    for step in reading.opaque:
+    for step in analysis.opaque:
         layer = step.operation
         if id(layer) not in seen and _holds_layers(layer):
             seen.add(id(layer))
-            found.append(_look_into(reading.graph, step, threshold))
+            found.append(_look_into(analysis.graph, step, threshold))
     return found
 
 
@@ -181,10 +181,10 @@ class _Inner:
             left = int(kept[made].sum())
             sizes[len(made)] = max(sizes.get(len(made), 0), left)
         for made in _own_units(removal):
-            _keep(removal.reading, made, kept, sizes[len(made)])
+            _keep(removal.analysis, made, kept, sizes[len(made)])
         dead = {
             weighted.step.path: positions[~kept[weighted.made[positions]]]
-            for weighted in with_own_units(removal.reading)
+            for weighted in with_own_units(removal.analysis)
             for positions in [removal.dead.get(weighted.step.path)]
             if positions is not None
         }
@@ -327,14 +327,14 @@ def _example(batch_shape, dtype):
 
 def _own_units(removal):
     """The units of the layers inside of which some might go."""
-    for weighted in with_own_units(removal.reading):
+    for weighted in with_own_units(removal.analysis):
         if not all(label in removal.reasons for label in weighted.made):
             yield weighted.made
 
 
-def _keep(reading, made, kept, count):
+def _keep(analysis, made, kept, count):
     """Keep more units of a layer, and what belongs to them, in place."""
-    roots = reading.classes.roots()
+    roots = analysis.classes.roots()
     while kept[made].sum() < count:
         label = made[~kept[made]][0]
         kept[roots == roots[label]] = True

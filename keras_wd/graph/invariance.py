@@ -10,13 +10,13 @@ from keras import layers
 from keras import ops
 
 from keras_wd import backend
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 from keras_wd.graph.homogeneity import NORMALIZATIONS
-from keras_wd.graph.reactions import LINEAR
-from keras_wd.graph.reactions import Reaction
-from keras_wd.graph.reactions import reaction_of
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import read
+from keras_wd.graph.scale_propagation import LINEAR
+from keras_wd.graph.scale_propagation import Reaction
+from keras_wd.graph.scale_propagation import reaction_of
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import read
 from keras_wd.where import paths_of
 
 # Large, so that the epsilon of a normalization does not matter.
@@ -110,7 +110,7 @@ def effects(graph: Graph) -> list[Effect]:
 def _effect(follower, layer, variable):
     role = _role(layer, variable)
     if role is None:
-        reason = kinds.changed_weights(layer) or (
+        reason = traits.changed_weights(layer) or (
             f"how {type(layer).__name__} depends on it is not known"
         )
         return Effect(variable, "unknown", reason)
@@ -142,11 +142,11 @@ _GATED = (layers.GRU, layers.LSTM)
 
 def _role(layer, variable):
     """How a layer's output depends on its weight; None if not known."""
-    if kinds.changed_weights(layer):
+    if traits.changed_weights(layer):
         return None
-    if kinds.is_exactly(layer, _GATED):
+    if traits.is_exactly(layer, _GATED):
         return "other"
-    if kinds.is_exactly(layer, _WITH_ROLES):
+    if traits.is_exactly(layer, _WITH_ROLES):
         for name, role in _ROLES.items():
             if getattr(layer, name, None) is variable:
                 return role

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 
 
 def array(variable: keras.Variable) -> np.ndarray:
@@ -18,7 +18,7 @@ def kernel_of(layer: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
         `(offsets, rows, units)`: zero where a unit does not read a row, and
         as large as the weights; and `(rows, units)`, its sum over the window.
     """
-    if kinds.is_exactly(layer, kinds.SEPARABLE):
+    if traits.is_exactly(layer, traits.SEPARABLE):
         first = array(layer.depthwise_kernel)
         rows, multiplier = first.shape[-2:]
         first = first.reshape(-1, rows, multiplier)
@@ -28,7 +28,7 @@ def kernel_of(layer: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
         kernel = np.moveaxis(norms[..., None] * second, 1, 0)
         return kernel, (first.sum(axis=0)[..., None] * second).sum(axis=1)
     values = array(layer.kernel)
-    if kinds.is_exactly(layer, kinds.TRANSPOSED):
+    if traits.is_exactly(layer, traits.TRANSPOSED):
         values = np.moveaxis(values, -1, -2)
     kernel = values.reshape(-1, *values.shape[-2:])
     return kernel, kernel.sum(axis=0)
@@ -41,7 +41,7 @@ def foldable(layer: keras.Layer, constants: np.ndarray) -> np.ndarray:
     convolution puts zeros in between: only a constant zero stays constant.
     """
     window = set(getattr(layer, "kernel_size", ()))
-    reaches_over = not kinds.is_exactly(layer, kinds.TRANSPOSED)
+    reaches_over = not traits.is_exactly(layer, traits.TRANSPOSED)
     valid = getattr(layer, "padding", "valid") == "valid"
     if reaches_over and (valid or window == {1}):
         return constants

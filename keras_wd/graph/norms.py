@@ -7,8 +7,8 @@ from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.kernels import array
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
 
 
 def _last_axis_alone(graph, step):

@@ -4,13 +4,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import reshaped
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
 
 # Operations that treat the channels alike and keep what is constant.
 _KEEPING_OPERATIONS = {"Cast", "Identity", "ExpandDims", "Squeeze"}
@@ -28,7 +28,7 @@ _WITH_NUMBERS = {
 
 def operated(graph: Graph, step: Step, read: Channels) -> Channels:
     """The channels after an operation on one tensor, with numbers maybe."""
-    name = kinds.operation_name(step.operation)
+    name = traits.operation_name(step.operation)
     before = graph.shapes[step.inputs[0]]
     after = graph.shapes[step.outputs[0]]
     if name in _KEEPING_OPERATIONS and after[-1:] == before[-1:]:
@@ -44,7 +44,7 @@ def operated(graph: Graph, step: Step, read: Channels) -> Channels:
             return read.with_constants(border)
     if name == "Reshape":
         return reshaped(graph, step, read)
-    if name in _WITH_NUMBERS | kinds.ELEMENTWISE_OPERATIONS:
+    if name in _WITH_NUMBERS | traits.ELEMENTWISE_OPERATIONS:
         numbers = [
             np.asarray(ops.convert_to_numpy(value))
             for value in keras.tree.flatten(list(step.options.values()))

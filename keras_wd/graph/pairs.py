@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from keras_wd.decays.units import HomogeneousUnits
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 from keras_wd.graph.homogeneity import WEIGHTED
 from keras_wd.graph.homogeneity import Layout
 from keras_wd.graph.homogeneity import Refused
@@ -16,9 +16,9 @@ from keras_wd.graph.homogeneity import refuse_activation
 from keras_wd.graph.homogeneity import refuse_normalization_after
 from keras_wd.graph.homogeneity import refuse_sharing
 from keras_wd.graph.homogeneity import refuse_unusual_call
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
-from keras_wd.graph.read import read
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
+from keras_wd.graph.structure import read
 from keras_wd.where import paths_of
 
 
@@ -108,7 +108,7 @@ def find_pairs(graph: Graph) -> tuple[list[Pair], dict[Step, str]]:
     """All pairs, and for every unpaired layer with a kernel the reason."""
     pairs, reasons, taken, known = [], {}, set(), {}
     for step in graph.steps:
-        if not kinds.is_exactly(step.operation, WEIGHTED) or step in taken:
+        if not traits.is_exactly(step.operation, WEIGHTED) or step in taken:
             continue
         try:
             pair = _pair_from(graph, step, known)
@@ -165,7 +165,7 @@ def named_units(
 
 def _input_weights(carrier):
     layer = carrier.operation
-    if kinds.is_exactly(layer, layers.BatchNormalization):
+    if traits.is_exactly(layer, layers.BatchNormalization):
         return layer.gamma, layer.beta
     return layer.kernel, layer.bias
 
@@ -179,15 +179,15 @@ def _pair_from(graph, source, known):
     (tensor,) = source.outputs
     while True:
         step = only_reader(graph, tensor)
-        if kinds.is_exactly(step.operation, WEIGHTED):
+        if traits.is_exactly(step.operation, WEIGHTED):
             break
         pair.between.append(step)
-        if kinds.is_exactly(step.operation, layers.BatchNormalization):
+        if traits.is_exactly(step.operation, layers.BatchNormalization):
             _refuse_batch_normalization(graph, step)
             pair.carrier, pair.layout, pair.inner = step, Layout(), []
         else:
             pair.layout = pass_through(graph, step, pair.layout)
-            if kinds.is_exactly(step.operation, kinds.DEPTHWISE):
+            if traits.is_exactly(step.operation, traits.DEPTHWISE):
                 _refuse_frozen(step, step.operation.bias)
                 pair.inner.append(step)
         (tensor,) = step.outputs
@@ -207,7 +207,7 @@ def _refuse_layer(graph, step):
     layer = step.operation
     refuse_unusual_call(step)
     refuse_sharing(graph, step)
-    reason = kinds.changed_weights(layer)
+    reason = traits.changed_weights(layer)
     if reason:
         raise Refused(reason)
     _refuse_frozen(step, layer.kernel)
@@ -269,12 +269,14 @@ def _next_pair(graph, pair, by_source):
                     return None
                 found.joined = passed
                 return found
-            if kinds.is_exactly(step.operation, WEIGHTED):
+            if traits.is_exactly(step.operation, WEIGHTED):
                 _refuse_layer(graph, step)
                 refuse_activation(step.operation)
             else:
                 pass_through(graph, step, Layout())
-            if kinds.is_exactly(step.operation, (*WEIGHTED, *kinds.DEPTHWISE)):
+            if traits.is_exactly(
+                step.operation, (*WEIGHTED, *traits.DEPTHWISE)
+            ):
                 _refuse_frozen(step, step.operation.bias)
                 passed.append(step)
     except Refused:

@@ -7,18 +7,18 @@ import numpy as np
 
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
+from keras_wd.graph.channel_analysis import ChannelAnalysis
 from keras_wd.graph.compaction import compact
 from keras_wd.graph.compaction import report_of
 from keras_wd.graph.edits import without_rows
 from keras_wd.graph.importance import Importance
 from keras_wd.graph.importance import scores
-from keras_wd.graph.read import read
-from keras_wd.graph.reading import Reading
 from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.report import Report
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.sizes import multiply_adds as count_of_multiply_adds
 from keras_wd.graph.sizes import multiply_adds_of
+from keras_wd.graph.structure import read
 from keras_wd.graph.verify import examples
 
 _BUDGETS = ("ratio", "multiply_adds", "latency")
@@ -141,14 +141,14 @@ class Plan:
     def __init__(self, model, importance, round_to, data):
         self.model = model
         self.graph = read(model)
-        self.reading = Reading(self.graph, {})
-        self._roots = self.reading.classes.roots()
+        self.analysis = ChannelAnalysis(self.graph, {})
+        self._roots = self.analysis.classes.roots()
         self._round_to = round_to
-        found = scores(model, self.reading, importance, data)
+        found = scores(model, self.analysis, importance, data)
         free = np.zeros(len(self._roots), dtype=bool)
-        for made in self.reading.made:
+        for made in self.analysis.made:
             free[self._roots[made]] = True
-        free[list(self.reading.classes.reasons())] = False
+        free[list(self.analysis.classes.reasons())] = False
         free &= np.isfinite(found)
         labels = np.flatnonzero(free)
         used = self._read_by_something()
@@ -158,7 +158,7 @@ class Plan:
     def _read_by_something(self):
         """By label that stands for a class, whether a row of it is not 0."""
         used = np.zeros(len(self._roots), dtype=bool)
-        for weighted in self.reading.weighted:
+        for weighted in self.analysis.weighted:
             rows = (weighted.kernel != 0).any(axis=(0, 2))
             used[self._roots[weighted.read.labels[rows]]] = True
         return used
@@ -170,7 +170,7 @@ class Plan:
         changed = True
         while changed:
             changed = False
-            for made in self.reading.made:
+            for made in self.analysis.made:
                 classes = np.unique(self._roots[made])
                 counts = np.bincount(
                     np.searchsorted(classes, self._roots[made])
@@ -191,7 +191,7 @@ class Plan:
 
     def masked(self, removed: np.ndarray) -> keras.Model:
         """The model with nothing that reads the units that go."""
-        return rebuild(self.model, without_rows(self.reading, removed))
+        return rebuild(self.model, without_rows(self.analysis, removed))
 
     def share(self, removed: np.ndarray) -> float:
         """Of the classes that can go, how many go."""
@@ -203,7 +203,7 @@ class Plan:
         """Variables of the model, and True where they read no such unit."""
         operations = {s.path: s.operation for s in self.graph.steps}
         found = without_rows(
-            self.reading, removed, lambda v: np.ones(v.shape, bool)
+            self.analysis, removed, lambda v: np.ones(v.shape, bool)
         )
         return [
             (operator.attrgetter(name)(operations[path]), mask)
@@ -248,11 +248,11 @@ def _estimate(plan, removed):
     """The multiply-adds without some units."""
     total = count_of_multiply_adds(plan.graph)
     share = {}
-    for weighted in plan.reading.weighted:
+    for weighted in plan.analysis.weighted:
         rows = (~removed[weighted.read.labels]).mean()
         units = (~removed[weighted.made]).mean()
         share.setdefault(weighted.step, []).append(rows * units)
-    for along in plan.reading.along:
+    for along in plan.analysis.along:
         if len(along.read.labels):
             kept = (~removed[along.read.labels]).mean()
             share.setdefault(along.step, []).append(kept)

@@ -12,8 +12,8 @@ from keras import layers
 
 from keras_wd.graph.copies import Copier
 from keras_wd.graph.copies import made_again
-from keras_wd.graph.read import functional_of
-from keras_wd.graph.read import nodes_of
+from keras_wd.graph.structure import functional_of
+from keras_wd.graph.structure import nodes_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
+from keras_wd.graph.channel_analysis import ChannelAnalysis
+from keras_wd.graph.channel_rules import WEIGHTED
 from keras_wd.graph.channels import Weighted
-from keras_wd.graph.read import Graph
-from keras_wd.graph.reading import Reading
-from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph.structure import Graph
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,14 +17,14 @@ class Removal:
     """What is removed from a graph.
 
     Attributes:
-        reading: the labels of all channels.
+        analysis: the labels of all channels.
         kept: `(labels,)` whether a unit stays.
         reasons: by label, why its class has to stay.
         dead: positions of units whose input weights are taken for zero, by
             the name of their layer.
     """
 
-    reading: Reading
+    analysis: ChannelAnalysis
     kept: np.ndarray
     reasons: dict[int, str]
     dead: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -46,12 +46,12 @@ def plan_removal(graph: Graph, threshold: float) -> Removal:
     """
     dead = {}
     if threshold > 0:
-        dead = _below(Reading(graph, {}), threshold)
+        dead = _below(ChannelAnalysis(graph, {}), threshold)
     while True:
-        reading = Reading(graph, dead)
-        removal = _needed(reading)
+        analysis = ChannelAnalysis(graph, dead)
+        removal = _needed(analysis)
         refuted = False
-        for weighted in with_own_units(reading):
+        for weighted in with_own_units(analysis):
             positions = dead.get(weighted.step.path)
             if positions is None:
                 continue
@@ -62,11 +62,11 @@ def plan_removal(graph: Graph, threshold: float) -> Removal:
             return dataclasses.replace(removal, dead=dead)
 
 
-def path_products(reading: Reading) -> np.ndarray:
+def path_products(analysis: ChannelAnalysis) -> np.ndarray:
     """By label that stands for a class: the path product of its units."""
-    roots = reading.classes.roots()
+    roots = analysis.classes.roots()
     products = np.zeros(len(roots))
-    for weighted in reading.weighted:
+    for weighted in analysis.weighted:
         read = weighted.read
         squares = np.square(weighted.kernel).sum(axis=(0, 2))
         used = squares > 0
@@ -77,37 +77,37 @@ def path_products(reading: Reading) -> np.ndarray:
     return products
 
 
-def _below(reading, threshold):
+def _below(analysis, threshold):
     """Positions of the units with a small path product, by layer."""
-    roots = reading.classes.roots()
-    products = path_products(reading)
-    products[list(reading.classes.reasons())] = np.inf
+    roots = analysis.classes.roots()
+    products = path_products(analysis)
+    products[list(analysis.classes.reasons())] = np.inf
     small = products <= threshold
     return {
         weighted.step.path: np.flatnonzero(small[roots[weighted.made]])
-        for weighted in with_own_units(reading)
+        for weighted in with_own_units(analysis)
     }
 
 
-def with_own_units(reading: Reading) -> list[Weighted]:
+def with_own_units(analysis: ChannelAnalysis) -> list[Weighted]:
     """The layers whose kernels have the units on the last axis."""
     return [
         weighted
-        for weighted in reading.weighted
-        if kinds.is_exactly(weighted.step.operation, WEIGHTED)
+        for weighted in analysis.weighted
+        if traits.is_exactly(weighted.step.operation, WEIGHTED)
     ]
 
 
-def _needed(reading):
-    roots = reading.classes.roots()
-    reasons = reading.classes.reasons()
+def _needed(analysis):
+    roots = analysis.classes.roots()
+    reasons = analysis.classes.reasons()
     live = np.zeros(len(roots), dtype=bool)
     live[list(reasons)] = True
-    _spread(reading, roots, live)
+    _spread(analysis, roots, live)
     # A layer keeps at least one unit: Keras has no layers without any. What
     # it computes does not matter, so what it reads need not stay.
     kept = live.copy()
-    for made in reading.made:
+    for made in analysis.made:
         if len(made) and not kept[roots[made]].any():
             kept[roots[made[0]]] = True
     by_label = {
@@ -115,15 +115,15 @@ def _needed(reading):
         for label, root in enumerate(roots.tolist())
         if root in reasons
     }
-    return Removal(reading, kept[roots], by_label)
+    return Removal(analysis, kept[roots], by_label)
 
 
-def _spread(reading, roots, live):
+def _spread(analysis, roots, live):
     """Mark everything that the marked units depend on."""
     count = -1
     while count != live.sum():
         count = live.sum()
-        for weighted in reversed(reading.weighted):
+        for weighted in reversed(analysis.weighted):
             units = live[roots[weighted.made]]
             kernel = weighted.kernel[:, :, units]
             used = (kernel != 0).any(axis=(0, 2)) & np.isnan(weighted.foldable)

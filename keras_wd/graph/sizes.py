@@ -12,15 +12,15 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_wd.graph import kinds
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
-from keras_wd.graph.read import read
-from keras_wd.graph.rules import ATTENTION
-from keras_wd.graph.rules import WEIGHTED
+from keras_wd.graph import traits
+from keras_wd.graph.channel_rules import ATTENTION
+from keras_wd.graph.channel_rules import WEIGHTED
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
+from keras_wd.graph.structure import read
 from keras_wd.tables import table
 
-_COUNTED = (*WEIGHTED, *kinds.DEPTHWISE, layers.EinsumDense)
+_COUNTED = (*WEIGHTED, *traits.DEPTHWISE, layers.EinsumDense)
 _ROUNDS = 15
 _SECONDS = 5.0
 _INDEX_BYTES = 4
@@ -167,7 +167,7 @@ def measure(model: keras.Model, graph: Graph) -> Sizes:
         units=sum(
             units_of(step.operation)
             for step in graph.steps
-            if kinds.is_exactly(step.operation, WEIGHTED)
+            if traits.is_exactly(step.operation, WEIGHTED)
         ),
         parameters=model.count_params(),
         multiply_adds=multiply_adds(graph),
@@ -203,15 +203,15 @@ def multiply_adds_of(graph: Graph, step: Step) -> int | None:
     scores with values. Zero for a step that is not counted.
     """
     layer = step.operation
-    if kinds.is_exactly(layer, ATTENTION):
+    if traits.is_exactly(layer, ATTENTION):
         return _of_attention(graph, step)
-    if not kinds.is_exactly(layer, _COUNTED):
+    if not traits.is_exactly(layer, _COUNTED):
         return 0
     made = graph.shapes[step.outputs[0]][1:]
     positions = made[:-1]
-    if kinds.is_exactly(layer, kinds.TRANSPOSED):
+    if traits.is_exactly(layer, traits.TRANSPOSED):
         positions = graph.shapes[step.inputs[0]][1:-1]
-    if kinds.is_exactly(layer, layers.EinsumDense):
+    if traits.is_exactly(layer, layers.EinsumDense):
         left, right = layer.equation.replace("...", "").split("->")
         if "..." in layer.equation:
             return 0
@@ -223,7 +223,7 @@ def multiply_adds_of(graph: Graph, step: Step) -> int | None:
         positions = kept
     if None in positions:
         return None
-    if kinds.is_exactly(layer, kinds.SEPARABLE):
+    if traits.is_exactly(layer, traits.SEPARABLE):
         size = math.prod(layer.depthwise_kernel.shape) + math.prod(
             layer.pointwise_kernel.shape
         )
@@ -258,7 +258,7 @@ def not_counted(graph: Graph) -> list[str]:
     return [
         step.path
         for step in graph.steps
-        if not kinds.is_exactly(step.operation, (*_COUNTED, *ATTENTION, *free))
+        if not traits.is_exactly(step.operation, (*_COUNTED, *ATTENTION, *free))
         and any(
             len(variable.shape) > 1
             for variable in getattr(step.operation, "weights", [])

@@ -11,8 +11,8 @@ from keras import layers
 from keras import ops
 
 from keras_wd import backend
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import functional_of
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import functional_of
 
 _BATCH = 4
 _UNKNOWN_SIZE = 12

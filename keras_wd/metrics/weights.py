@@ -13,8 +13,8 @@ from keras_wd.decays import PathNorm
 from keras_wd.errors import check_name
 from keras_wd.errors import check_number
 from keras_wd.graph import homogeneous_units
-from keras_wd.graph.read import read
 from keras_wd.graph.removal import plan_removal
+from keras_wd.graph.structure import read
 from keras_wd.where import Selection
 from keras_wd.where import check_selection
 from keras_wd.where import kernels
@@ -122,7 +122,7 @@ def dead_units(model: keras.Model, threshold: float = 0.0) -> dict[str, int]:
     removal = plan_removal(read(model), threshold)
     return {
         weighted.step.path: int((~removal.kept[weighted.made]).sum())
-        for weighted in removal.reading.weighted
+        for weighted in removal.analysis.weighted
     }
 
 

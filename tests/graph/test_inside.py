@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_wd import graph
 from keras_wd.graph import inside
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 
 pytestmark = pytest.mark.one_backend
 
@@ -206,7 +206,7 @@ def test_a_configuration_that_raises_is_read_from_the_attributes():
     ],
 )
 def test_functions_of_operations_are_followed(function, answer):
-    assert kinds.is_elementwise(function) == answer
+    assert traits.is_elementwise(function) == answer
 
 
 class Normed(Plain):

@@ -20,23 +20,23 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 from keras_wd.graph.homogeneity import NORMALIZATIONS
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
 
 # What takes no account of other positions, so that a constant stays one.
 _KEEP_CONSTANTS = (
-    *kinds.GLOBAL_POOLING,
-    *kinds.CROPPING,
-    *kinds.UPSAMPLING,
+    *traits.GLOBAL_POOLING,
+    *traits.CROPPING,
+    *traits.UPSAMPLING,
     layers.Identity,
 )
 _KEEP_SCALE = (
     *_KEEP_CONSTANTS,
-    *kinds.DROPOUT,
-    *kinds.POOLING,
-    *kinds.PADDING,
+    *traits.DROPOUT,
+    *traits.POOLING,
+    *traits.PADDING,
     layers.Flatten,
     layers.Permute,
     layers.PReLU,
@@ -46,10 +46,10 @@ _KEEP_SCALE = (
 LINEAR = (
     layers.Dense,
     layers.EinsumDense,
-    *kinds.CONVOLUTIONS,
-    *kinds.TRANSPOSED,
-    *kinds.DEPTHWISE,
-    *kinds.SEPARABLE,
+    *traits.CONVOLUTIONS,
+    *traits.TRANSPOSED,
+    *traits.DEPTHWISE,
+    *traits.SEPARABLE,
 )
 # No number that they make is c times another one; but for noise.
 _CHANGING = (layers.Softmax, layers.ActivityRegularization)
@@ -94,7 +94,7 @@ def reaction_of(
         return Reaction("fixed")
     if getattr(operation, "activity_regularizer", None):
         return _changed(f"{step.path} has an activity regularizer")
-    reason = kinds.wrong_format(operation)
+    reason = traits.wrong_format(operation)
     if reason:
         return _unknown(reason)
     if moved is not None:
@@ -102,23 +102,23 @@ def reaction_of(
     name = _merging_name(operation)
     if name and (len(step.inputs) > 1 or name in (*_SUMS, *_ONCE)):
         return _merged(graph, step, inputs, name)
-    if step.options and not kinds.operation_name(operation):
+    if step.options and not traits.operation_name(operation):
         return _unknown(f"{step.path} is called with {', '.join(step.options)}")
     if len(inputs) > 1:
         return _unknown(_not_known(step))
-    if kinds.is_exactly(operation, NORMALIZATIONS):
+    if traits.is_exactly(operation, NORMALIZATIONS):
         return _normalized(graph, step, inputs[0])
-    if kinds.is_exactly(operation, LINEAR):
+    if traits.is_exactly(operation, LINEAR):
         return _multiplied(step, inputs[0])
-    if kinds.is_exactly(operation, layers.Rescaling):
+    if traits.is_exactly(operation, layers.Rescaling):
         return _rescaled(step, inputs[0])
-    if kinds.is_exactly(operation, _KEEP_SCALE):
+    if traits.is_exactly(operation, _KEEP_SCALE):
         return _passed(step, inputs[0])
-    if kinds.is_exactly(operation, kinds.NOISE):
+    if traits.is_exactly(operation, traits.NOISE):
         return _changed(f"its scale reaches the noise of {step.path}")
-    if kinds.is_exactly(operation, _CHANGING):
+    if traits.is_exactly(operation, _CHANGING):
         return _changed(f"its scale reaches {step.path}")
-    if kinds.is_exactly(operation, kinds.ACTIVATION_LAYERS):
+    if traits.is_exactly(operation, traits.ACTIVATION_LAYERS):
         return _activated(step, inputs[0], operation)
     return _operated(step, inputs[0])
 
@@ -136,7 +136,7 @@ def _moved(step, inputs, moved):
     if moved == "other":
         return _changed(f"{step.path} does not scale with it")
     bias = getattr(layer, "bias", None)
-    if kinds.is_exactly(layer, NORMALIZATIONS):
+    if traits.is_exactly(layer, NORMALIZATIONS):
         bias = getattr(layer, "beta", None)
     if bias is not None and not _is_per_channel(layer, bias):
         return _changed(f"the bias of {step.path} is not one per channel")
@@ -146,7 +146,7 @@ def _moved(step, inputs, moved):
 
 def _is_per_channel(layer, bias):
     """Whether a bias adds one number to every channel of the last axis."""
-    if kinds.is_exactly(layer, layers.EinsumDense):
+    if traits.is_exactly(layer, layers.EinsumDense):
         made, axes = layer.equation.split("->")[-1], layer.bias_axes or ""
         sizes = dict(
             zip(
@@ -161,16 +161,16 @@ def _is_per_channel(layer, bias):
 
 
 def _after_activation(step, state):
-    activation = kinds.activation_of(step.operation)
-    if activation is None or kinds.activation_name(activation) == "linear":
+    activation = traits.activation_of(step.operation)
+    if activation is None or traits.activation_name(activation) == "linear":
         return Reaction(state)
     return _activated(step, state, activation)
 
 
 def _activated(step, state, activation):
-    reason = kinds.not_homogeneous(activation)
-    if reason and not kinds.is_known(activation):
-        name = kinds.activation_name(activation)
+    reason = traits.not_homogeneous(activation)
+    if reason and not traits.is_known(activation):
+        name = traits.activation_name(activation)
         return _unknown(f"its scale reaches {step.path}: {name} is not known")
     if reason:
         return _changed(f"its scale reaches {step.path}: {reason}")
@@ -183,7 +183,7 @@ def _activated(step, state, activation):
 
 def _normalized(graph, step, state):
     layer = step.operation
-    if kinds.is_exactly(layer, layers.BatchNormalization):
+    if traits.is_exactly(layer, layers.BatchNormalization):
         last = len(graph.shapes[step.inputs[0]]) - 1
         if layer.axis not in (-1, last):
             return _unknown(f"{step.path} does not normalize the last axis")
@@ -205,10 +205,10 @@ def _multiplied(step, state):
     layer = step.operation
     if state == "mixed":
         return _changed(f"{step.path} mixes channels with others")
-    if kinds.changed_weights(layer):
-        return _unknown(kinds.changed_weights(layer))
+    if traits.changed_weights(layer):
+        return _unknown(traits.changed_weights(layer))
     if state == "shifted" and not _keeps_constants(layer):
-        if kinds.is_exactly(layer, layers.EinsumDense):
+        if traits.is_exactly(layer, layers.EinsumDense):
             return _unknown(
                 f"{step.path} may mix what a bias was added to with others"
             )
@@ -223,9 +223,9 @@ def _multiplied(step, state):
 
 def _keeps_constants(layer):
     """Whether the same constant everywhere gives one everywhere."""
-    if kinds.is_exactly(layer, layers.Dense):
+    if traits.is_exactly(layer, layers.Dense):
         return True
-    if kinds.is_exactly(layer, (layers.EinsumDense, *kinds.TRANSPOSED)):
+    if traits.is_exactly(layer, (layers.EinsumDense, *traits.TRANSPOSED)):
         return False
     windows = set(layer.kernel_size) == {1}
     return windows or layer.padding == "valid"
@@ -243,14 +243,14 @@ def _rescaled(step, state):
 
 def _passed(step, state):
     layer = step.operation
-    if state == "scaled" or kinds.is_exactly(layer, _KEEP_CONSTANTS):
+    if state == "scaled" or traits.is_exactly(layer, _KEEP_CONSTANTS):
         return Reaction(state)
     # Maxima and means of a window keep a constant; zeros at the border do not.
-    if kinds.is_exactly(layer, kinds.POOLING) and layer.padding == "valid":
+    if traits.is_exactly(layer, traits.POOLING) and layer.padding == "valid":
         return Reaction(state)
-    if kinds.is_exactly(layer, layers.Flatten) and state == "shifted":
+    if traits.is_exactly(layer, layers.Flatten) and state == "shifted":
         return Reaction(state)
-    if state == "mixed" or kinds.is_exactly(
+    if state == "mixed" or traits.is_exactly(
         layer, (layers.Reshape, layers.Permute, layers.RepeatVector)
     ):
         return _unknown(_not_known(step))
@@ -259,8 +259,8 @@ def _passed(step, state):
 
 def _operated(step, state):
     """An operation of `keras.ops` with one tensor, or something unknown."""
-    name = kinds.operation_name(step.operation)
-    if name in kinds.HOMOGENEOUS_OPERATIONS and state == "scaled":
+    name = traits.operation_name(step.operation)
+    if name in traits.HOMOGENEOUS_OPERATIONS and state == "scaled":
         padding = getattr(step.operation, "mode", "constant")
         value = getattr(step.operation, "constant_values", None)
         if name != "Pad" or (padding == "constant" and not value):
@@ -271,8 +271,8 @@ def _operated(step, state):
         return _changed(
             f"a bias is added before {step.path} and does not scale with it"
         )
-    if name in kinds.ELEMENTWISE_OPERATIONS - {"Square", "Sqrt"} - (
-        kinds.HOMOGENEOUS_OPERATIONS
+    if name in traits.ELEMENTWISE_OPERATIONS - {"Square", "Sqrt"} - (
+        traits.HOMOGENEOUS_OPERATIONS
     ) or name in ("Softmax", "LogSoftmax"):
         return _changed(
             f"its scale reaches {step.path}: {name} is not positively "
@@ -282,9 +282,9 @@ def _operated(step, state):
 
 
 def _merging_name(operation):
-    if kinds.is_exactly(operation, (*kinds.MERGING, layers.Concatenate)):
+    if traits.is_exactly(operation, (*traits.MERGING, layers.Concatenate)):
         return type(operation).__name__
-    name = kinds.operation_name(operation)
+    name = traits.operation_name(operation)
     return name if name in (*_SUMS, *_EXTREMES, *_ONCE, "Concatenate") else None
 
 

@@ -11,20 +11,20 @@ import numpy as np
 from keras import layers
 
 from keras_wd.graph import attention
+from keras_wd.graph import channel_rules
 from keras_wd.graph import kernels
-from keras_wd.graph import kinds
-from keras_wd.graph import rules
+from keras_wd.graph import traits
 from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Along
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import Weighted
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
 
 
-class Reading:
+class ChannelAnalysis:
     """The channels of all tensors of a graph.
 
     Args:
@@ -84,27 +84,27 @@ class Reading:
                 )
             self.along.append(Along(step, inputs[0], inputs[0]))
             return inputs[0]
-        rules.refuse_unusual(self.graph, step)
-        if rules.is_grouped(operation):
-            made = rules.through_grouped(self.classes, step, inputs[0])
+        channel_rules.refuse_unusual(self.graph, step)
+        if channel_rules.is_grouped(operation):
+            made = channel_rules.through_grouped(self.classes, step, inputs[0])
             self.along.append(Along(step, inputs[0], made))
             self.made.append(made.labels)
             return made
-        if kinds.is_exactly(operation, rules.WEIGHTED):
+        if traits.is_exactly(operation, channel_rules.WEIGHTED):
             return self._read_weighted(step, inputs[0])
-        if kinds.operation_name(operation) == "Split":
+        if traits.operation_name(operation) == "Split":
             return self._read_split(step, inputs[0])
-        if kinds.is_exactly(operation, layers.Embedding):
+        if traits.is_exactly(operation, layers.Embedding):
             return self._read_embedding(step)
-        if kinds.is_exactly(operation, rules.ATTENTION):
+        if traits.is_exactly(operation, channel_rules.ATTENTION):
             return attention.read(self, step, inputs)
-        if kinds.is_exactly(operation, rules.MERGING) or (
-            kinds.merging_operation(operation) and len(inputs) > 1
+        if traits.is_exactly(operation, channel_rules.MERGING) or (
+            traits.merging_operation(operation) and len(inputs) > 1
         ):
-            return rules.merged(self.classes, self.graph, step, inputs)
-        made = rules.passed(self.classes, self.graph, step, inputs)
-        if kinds.is_exactly(operation, rules.WITH_CHANNELS) or (
-            kinds.operation_name(operation) == "Reshape"
+            return channel_rules.merged(self.classes, self.graph, step, inputs)
+        made = channel_rules.passed(self.classes, self.graph, step, inputs)
+        if traits.is_exactly(operation, channel_rules.WITH_CHANNELS) or (
+            traits.operation_name(operation) == "Reshape"
         ):
             self.along.append(Along(step, inputs[0], made))
         return made
@@ -152,15 +152,15 @@ class Reading:
             Weighted(step, read, made, kernel, totals, foldable)
         )
         self.made.append(made)
-        activation = kinds.activation_of(layer)
-        if not kinds.is_elementwise(activation):
-            name = kinds.activation_name(activation)
+        activation = traits.activation_of(layer)
+        if not traits.is_elementwise(activation):
+            name = traits.activation_name(activation)
             self.classes.pin(
                 made, f"its activation {name} is not known to be elementwise"
             )
             constants = np.full_like(constants, np.nan)
         else:
-            constants = rules.activated(activation, constants)
+            constants = channel_rules.activated(activation, constants)
         return Channels(made, constants, gains)
 
     def _read_opaque(self, step, inputs, reason):

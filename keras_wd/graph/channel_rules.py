@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 from keras import ops
 
-from keras_wd.graph import kinds
+from keras_wd.graph import traits
 from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
@@ -20,16 +20,16 @@ from keras_wd.graph.norms import through_groups
 from keras_wd.graph.norms import through_root_mean_square
 from keras_wd.graph.operations import operated
 from keras_wd.graph.operations import rescaled
-from keras_wd.graph.read import Graph
-from keras_wd.graph.read import Step
+from keras_wd.graph.structure import Graph
+from keras_wd.graph.structure import Step
 
-MERGING = (*kinds.MERGING, layers.Concatenate)
+MERGING = (*traits.MERGING, layers.Concatenate)
 # Layers with a weight per channel, or a shape in their configuration.
 WITH_CHANNELS = (
     layers.BatchNormalization,
     layers.PReLU,
     layers.Reshape,
-    *kinds.DEPTHWISE,
+    *traits.DEPTHWISE,
     *(
         getattr(layers, name)
         for name in ("GroupNormalization", "RMSNormalization")
@@ -37,19 +37,19 @@ WITH_CHANNELS = (
     ),
 )
 _KEEP_CONSTANTS = (
-    *kinds.DROPOUT,
-    *kinds.NOISE,
-    *kinds.UNCHANGED,
-    *kinds.POOLING,
-    *kinds.GLOBAL_POOLING,
-    *kinds.CROPPING,
-    *kinds.UPSAMPLING,
+    *traits.DROPOUT,
+    *traits.NOISE,
+    *traits.UNCHANGED,
+    *traits.POOLING,
+    *traits.GLOBAL_POOLING,
+    *traits.CROPPING,
+    *traits.UPSAMPLING,
 )
 WEIGHTED = (
     layers.Dense,
-    *kinds.CONVOLUTIONS,
-    *kinds.TRANSPOSED,
-    *kinds.SEPARABLE,
+    *traits.CONVOLUTIONS,
+    *traits.TRANSPOSED,
+    *traits.SEPARABLE,
 )
 ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _ALLOWED_OPTIONS = ("use_causal_mask",)
@@ -58,22 +58,22 @@ _ALLOWED_OPTIONS = ("use_causal_mask",)
 def refuse_unusual(graph: Graph, step: Step) -> None:
     """Raise for calls and layers that no rule describes."""
     operation = step.operation
-    reason = kinds.wrong_format(operation)
+    reason = traits.wrong_format(operation)
     if reason:
         raise NeedsAll(f"{reason}, and only channels_last is supported")
     allowed = _ALLOWED_OPTIONS if isinstance(operation, ATTENTION) else ()
     options = [name for name in step.options if name not in allowed]
-    joins = kinds.is_exactly(operation, MERGING)
+    joins = traits.is_exactly(operation, MERGING)
     if options and isinstance(operation, layers.Layer) and not joins:
         said = ", ".join(f"{k}={step.options[k]!r}" for k in options)
         raise NeedsAll(f"{step.path} is called with {said}")
-    if kinds.is_exactly(
+    if traits.is_exactly(
         operation, (*WEIGHTED, *WITH_CHANNELS, *ATTENTION, layers.Embedding)
     ):
         uses = graph.uses[id(operation)]
         if uses > 1:
             raise NeedsAll(f"{step.path} is shared: it is called {uses} times")
-        reason = kinds.changed_weights(operation)
+        reason = traits.changed_weights(operation)
         if reason:
             raise NeedsAll(reason)
 
@@ -81,7 +81,7 @@ def refuse_unusual(graph: Graph, step: Step) -> None:
 def is_grouped(operation: keras.Operation) -> bool:
     """Whether this is a convolution in groups."""
     groups = getattr(operation, "groups", 1)
-    return kinds.is_exactly(operation, kinds.CONVOLUTIONS) and groups != 1
+    return traits.is_exactly(operation, traits.CONVOLUTIONS) and groups != 1
 
 
 def passed(
@@ -91,35 +91,35 @@ def passed(
     operation = step.operation
     if len(inputs) == 1 and len(step.outputs) == 1:
         (read,) = inputs
-        if kinds.is_exactly(operation, _KEEP_CONSTANTS):
+        if traits.is_exactly(operation, _KEEP_CONSTANTS):
             return read
-        if kinds.operation_name(operation):
+        if traits.operation_name(operation):
             return operated(graph, step, read)
-        if kinds.is_exactly(operation, layers.Rescaling):
+        if traits.is_exactly(operation, layers.Rescaling):
             return rescaled(step, read)
-        if kinds.is_exactly(operation, kinds.ACTIVATION_LAYERS):
+        if traits.is_exactly(operation, traits.ACTIVATION_LAYERS):
             return _through_activation(step, read)
-        if kinds.is_exactly(operation, kinds.PADDING):
+        if traits.is_exactly(operation, traits.PADDING):
             border = np.where(read.constants == 0, 0.0, np.nan)
             return read.with_constants(border)
-        if kinds.is_exactly(operation, (layers.Flatten, layers.Reshape)):
+        if traits.is_exactly(operation, (layers.Flatten, layers.Reshape)):
             return reshaped(graph, step, read)
-        if kinds.is_exactly(operation, layers.BatchNormalization):
+        if traits.is_exactly(operation, layers.BatchNormalization):
             return batch_normalized(graph, step, read)
-        if kinds.is_exactly(operation, layers.PReLU):
+        if traits.is_exactly(operation, layers.PReLU):
             return _through_prelu(operation, read)
-        if kinds.is_exactly(operation, layers.GroupNormalization):
+        if traits.is_exactly(operation, layers.GroupNormalization):
             return through_groups(classes, graph, step, read)
         if type(operation).__name__ == "RMSNormalization" and (
-            kinds.is_exactly(operation, WITH_CHANNELS)
+            traits.is_exactly(operation, WITH_CHANNELS)
         ):
             return through_root_mean_square(classes, graph, step, read)
-        if kinds.is_exactly(operation, layers.LayerNormalization):
+        if traits.is_exactly(operation, layers.LayerNormalization):
             raise NeedsAll(
                 f"{step.path} subtracts the mean over all channels, which is "
                 "another one without some of them"
             )
-        if kinds.is_exactly(operation, kinds.DEPTHWISE):
+        if traits.is_exactly(operation, traits.DEPTHWISE):
             return _through_depthwise(step, read)
     raise NeedsAll(
         f"{step.path} ({type(operation).__name__}) is not known to treat "
@@ -133,7 +133,7 @@ def merged(
     """The channels after a join of several tensors."""
     operation = step.operation
     shapes = [graph.shapes[tensor] for tensor in step.inputs]
-    if kinds.is_exactly(operation, layers.Concatenate):
+    if traits.is_exactly(operation, layers.Concatenate):
         if operation.axis in (-1, len(shapes[0]) - 1):
             return Channels(
                 *(
@@ -143,7 +143,7 @@ def merged(
             )
         name = "Concatenate"
     else:
-        name = kinds.merging_operation(operation) or type(operation).__name__
+        name = traits.merging_operation(operation) or type(operation).__name__
     sizes = {len(channels) for channels in inputs}
     if len({len(shape) for shape in shapes}) > 1 or len(sizes) > 1:
         raise NeedsAll(f"{step.path} joins tensors of different shapes")
@@ -200,7 +200,7 @@ def activated(activation: Any, constants: np.ndarray) -> np.ndarray:
 
 
 def _through_activation(step, read):
-    if not kinds.is_elementwise(step.operation):
+    if not traits.is_elementwise(step.operation):
         raise NeedsAll(
             f"the activation of {step.path} is not known to be elementwise"
         )
@@ -220,8 +220,8 @@ def _through_prelu(layer, read):
 def through_grouped(classes: Classes, step: Step, read: Channels) -> Channels:
     """The channels after a convolution in groups, which go as a whole."""
     layer = step.operation
-    activation = kinds.activation_of(layer)
-    if not kinds.is_elementwise(activation):
+    activation = traits.activation_of(layer)
+    if not traits.is_elementwise(activation):
         raise NeedsAll(
             f"the activation of {step.path} is not known to be elementwise"
         )
@@ -257,8 +257,8 @@ def _through_depthwise(step, read):
     constants = np.where((kernel == 0).all(axis=0), 0.0, rows * kernel.sum(0))
     if layer.bias is not None:
         constants = constants + array(layer.bias)
-    activation = kinds.activation_of(layer)
-    if not kinds.is_elementwise(activation):
+    activation = traits.activation_of(layer)
+    if not traits.is_elementwise(activation):
         raise NeedsAll(
             f"the activation of {step.path} is not known to be elementwise"
         )
