@@ -44,7 +44,11 @@ the floor is beaten where the work stays in the cache.
 *More passes than L2* are reads and writes of as many numbers as there are
 weights, which a rule needs beyond `L2`: a norm has to be known before anything
 is scaled by it. Beside `L2`, of seven, they cost *x L2, by passes* if nothing
-but the memory counted.
+but the memory counted. `Hyperball` needs weights from before and after the step
+at once, and `ProximalLp` several arrays of intermediate results: new memory at
+every step, which some systems hand out slowly.
+
+Rows of peers that were not installed are from an earlier run.
 """
 
 
