@@ -11,6 +11,7 @@ from keras_wd.errors import check_number
 from keras_wd.graph.importance import Importance
 from keras_wd.graph.pruning import Plan
 from keras_wd.graph.pruning import check_importance
+from keras_wd.graph.pruning import count_within
 
 
 class GradualPruning(keras.callbacks.Callback):
@@ -20,7 +21,8 @@ class GradualPruning(keras.callbacks.Callback):
 
         r(t) = ratio * (1 - (1 - (t - start) / steps)^3)
 
-    are masked, from `start` to `start + steps`, and `ratio` from then on: the
+    are masked, from `start` to `start + steps`, and `ratio` from then on; with
+    `multiply_adds` as many units as bring the model as far towards it. The
     rows of all weights that read them are zero, and are set to zero again
     after every execution of the training step, and once more at the end of
     `fit` (a moving average of the weights has none). So the rest of the
@@ -41,7 +43,7 @@ class GradualPruning(keras.callbacks.Callback):
 
     Args:
         ratio: the share of the units that may go to mask in the end, in
-            (0, 1).
+            (0, 1). This or `multiply_adds`.
         steps: batches over which it rises.
         start: batches before the first unit is masked.
         every: batches between two decisions. Each reads the weights of the
@@ -49,10 +51,14 @@ class GradualPruning(keras.callbacks.Callback):
         importance: see `graph.prune`.
         round_to: see `graph.prune`.
         data: see `graph.prune`.
+        multiply_adds: what the model may have in the end, once it is
+            compacted; see `graph.prune`.
 
     Raises:
-        ValueError: if an argument is out of range; when `fit` starts, if the
-            structure of the model cannot be read, or none of its units may go.
+        ValueError: if an argument is out of range, or not one of `ratio` and
+            `multiply_adds` is given; when `fit` starts, if the structure of
+            the model cannot be read, none of its units may go, or all of them
+            leave more than `multiply_adds`.
 
     >>> import keras
     >>> import numpy as np
@@ -80,20 +86,32 @@ class GradualPruning(keras.callbacks.Callback):
 
     def __init__(
         self,
-        ratio: float,
-        steps: int,
+        ratio: float | None = None,
+        steps: int = 1000,
         start: int = 0,
         every: int = 100,
         importance: Importance = "path",
         round_to: int = 8,
         data: object = None,
+        multiply_adds: float | None = None,
     ):
         super().__init__()
-        self.ratio = check_number("ratio", ratio, above=0)
-        if self.ratio >= 1:
+        if (ratio is None) == (multiply_adds is None):
             raise ValueError(
-                f"`ratio` must be below 1. Received: ratio={ratio!r}"
+                "`ratio` must be given, or `multiply_adds`, and not both. "
+                f"Received: ratio={ratio!r}, multiply_adds={multiply_adds!r}"
             )
+        if ratio is not None:
+            ratio = check_number("ratio", ratio, above=0)
+            if ratio >= 1:
+                raise ValueError(
+                    f"`ratio` must be below 1. Received: ratio={ratio!r}"
+                )
+        else:
+            multiply_adds = check_number(
+                "multiply_adds", multiply_adds, above=0
+            )
+        self.ratio, self.multiply_adds = ratio, multiply_adds
         self.steps = check_count("steps", steps)
         self.start = check_count("start", start, minimum=0)
         self.every = check_count("every", every)
@@ -105,9 +123,21 @@ class GradualPruning(keras.callbacks.Callback):
         self._masks, self._wanted, self._share = None, 0, 0.0
 
     def ratio_at(self, batches: int) -> float:
-        """The share of units to mask after so many batches."""
+        """The share of units to mask after so many batches.
+
+        Raises:
+            ValueError: if `multiply_adds` decides it.
+        """
+        if self.ratio is None:
+            raise ValueError(
+                "`ratio_at` must be called where `ratio` is given. Received: "
+                f"multiply_adds={self.multiply_adds!r}"
+            )
+        return self.ratio * self._done_at(batches)
+
+    def _done_at(self, batches):
         left = 1 - (batches - self.start) / self.steps
-        return self.ratio * (1 - min(max(left, 0.0), 1.0) ** 3)
+        return 1 - min(max(left, 0.0), 1.0) ** 3
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Read the structure of the model."""
@@ -116,13 +146,16 @@ class GradualPruning(keras.callbacks.Callback):
             self._masked_model = weakref.ref(model)
             self._masks, self._wanted, self._share = None, 0, 0.0
         self._count.begin_fit()
-        if not len(self._plan(model).order):
+        plan = self._plan(model)
+        if not len(plan.order):
             raise ValueError(
                 "`GradualPruning` must be used with a model that has units "
                 f"that can be removed. Received: model={model.name!r} without "
                 "any. "
                 "keras_wd.graph.compact(model, report=True) says why."
             )
+        if self.multiply_adds is not None:
+            count_within(plan, self.multiply_adds)  # It may be too few.
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Count from here; of a resumed run, mask what was masked."""
@@ -164,7 +197,11 @@ class GradualPruning(keras.callbacks.Callback):
 
     def _decide(self, model, batches):
         plan = self._plan(model)
-        wanted = round(self.ratio_at(batches) * len(plan.order))
+        if self.multiply_adds is None:
+            wanted = round(self.ratio_at(batches) * len(plan.order))
+        else:
+            done = self._done_at(batches)
+            wanted = count_within(plan, self.multiply_adds, done)
         # Never fewer than before, also under a new optimizer.
         self._wanted = max(self._wanted, wanted)
         removed = plan.lowest(self._wanted)

@@ -108,7 +108,7 @@ def prune(
     if name == "ratio":
         removed = plan.lowest(round(budget * len(plan.order)))
     elif name == "multiply_adds":
-        removed = _within_multiply_adds(plan, budget)
+        removed = plan.lowest(count_within(plan, budget))
     else:
         removed = _within_latency(plan, budget, x, batch_size)
     masked = plan.masked(removed)
@@ -217,7 +217,18 @@ class Plan:
         return compact(self.masked(removed))
 
 
-def _within_multiply_adds(plan, budget):
+def count_within(plan: Plan, budget: float, done: float = 1.0) -> int:
+    """How many classes go until few enough multiply-adds remain.
+
+    Args:
+        plan: in which order they go.
+        budget: what may remain, as a share of the model's if it is at most 1.
+        done: the share of the way there, in [0, 1].
+
+    Raises:
+        ValueError: if the model has no fixed number of them, or too many
+            remain when all classes that can go do.
+    """
     whole = count_of_multiply_adds(plan.graph)
     if whole is None:
         raise ValueError(
@@ -225,6 +236,7 @@ def _within_multiply_adds(plan, budget):
             "sizes. Received: one that has not; give `ratio` instead."
         )
     target = budget * whole if budget <= 1 else budget
+    target = whole - done * (whole - target)
     low, high = 0, len(plan.order)
 
     def enough(count):
@@ -241,7 +253,7 @@ def _within_multiply_adds(plan, budget):
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return plan.lowest(low)
+    return low
 
 
 def _estimate(plan, removed):

@@ -8,7 +8,6 @@ from keras import layers
 from keras_wd import callbacks
 from keras_wd import graph
 from keras_wd import optimizers
-from tests import catalogue
 
 X = np.random.default_rng(0).normal(size=(24, 5)).astype("float32")
 Y = X[:, :2]
@@ -69,12 +68,17 @@ def test_the_schedule_is_that_of_the_paper():
 
 
 @pytest.mark.parametrize(
-    "importance", catalogue.quick(["path", "batch_norm"], "path")
+    "settings",
+    [
+        {"ratio": 0.5, "importance": "path"},
+        {"multiply_adds": 0.4, "importance": "path"},
+        pytest.param({"ratio": 0.5, "importance": "batch_norm"}, marks=SLOW),
+    ],
 )
-def test_one_shot_equals_prune(importance):
+def test_one_shot_equals_prune(settings):
     model = network(keras.optimizers.SGD(0.0))
     model.get_layer("norm").gamma.assign(np.linspace(1, 2, 8))
-    settings = {"ratio": 0.5, "importance": importance, "round_to": 2}
+    settings = {**settings, "round_to": 2}
     expected = graph.prune(model, **settings)
     # One batch, in training mode: the statistics are not those of before.
     fit(model, callbacks.GradualPruning(steps=1, **settings), x=0 * X)
@@ -85,6 +89,38 @@ def test_one_shot_equals_prune(importance):
     assert units(smaller) == units(expected)
     for a, b in zip(smaller.weights, expected.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.slow(reason="compacts the model after every batch")
+def test_multiply_adds_fall_by_the_schedule_to_what_is_given():
+    model = network(keras.optimizers.SGD(0.0))
+    pruning = callbacks.GradualPruning(
+        steps=6, every=1, round_to=1, multiply_adds=0.4
+    )
+    whole = graph.sizes(model).multiply_adds
+    left = []
+
+    class Left(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            left.append(graph.sizes(graph.compact(self.model)).multiply_adds)
+
+    fit(model, pruning, Left())
+    done = 1 - (1 - np.arange(1, 7) / 6) ** 3
+    allowed = whole - done * 0.6 * whole
+    assert np.all(left <= allowed) and np.all(np.diff(left) <= 0)
+    # One unit of the residual stream more would be too many.
+    assert left[-1] > allowed[-1] - 40
+
+
+def test_multiply_adds_that_are_out_of_reach_are_refused_before_the_fit():
+    with pytest.raises(ValueError, match="`multiply_adds` must be what"):
+        fit(network(), callbacks.GradualPruning(multiply_adds=0.01))
+
+
+@pytest.mark.parametrize("given", [{}, {"ratio": 0.5, "multiply_adds": 0.5}])
+def test_one_budget_is_given(given):
+    with pytest.raises(ValueError, match="`ratio` must be given, or"):
+        callbacks.GradualPruning(**given)
 
 
 @pytest.mark.parametrize(
