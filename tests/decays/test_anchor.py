@@ -150,6 +150,17 @@ def test_nothing_is_kept_for_what_does_not_decay():
     assert [tuple(v.shape) for v in kept] == [(6, 3)]
 
 
+@pytest.mark.eager
+def test_under_lora_nothing_is_kept_for_the_frozen_kernel():
+    dense = keras.layers.Dense(7)
+    model = keras.Sequential([keras.Input((5,)), dense])
+    dense.enable_lora(2)
+    optimizer = optimizers.WeightDecay(sgd(), decays.L2(0.1, anchor="start"))
+    optimizer.build(model.trainable_variables)
+    kept = [tuple(v.shape) for v in optimizer.variables if "anchor" in v.name]
+    assert sorted(kept) == [(2, 7), (5, 2)]
+
+
 def test_the_anchors_are_saved_and_the_next_step_is_the_same(tmp_path):
     model = compiled_network(
         optimizers.WeightDecay(
