@@ -84,7 +84,7 @@ COMPARE = (
         int,
         6,
         "What each optimizer and decay may spend on the search, the same for "
-        "all, in runs of --epochs.",
+        "all up to the last trial, in runs of --epochs.",
         least=1,
         needs=SEARCHING,
     ),

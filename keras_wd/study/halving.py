@@ -81,8 +81,9 @@ def trials(
     Args:
         space: what is searched.
         epochs: of a whole run.
-        budget: epochs of all trials together, at least `epochs`. What would
-            exceed it is not begun.
+        budget: epochs of all trials together. No trial is begun that has no
+            room in it for its first rung; the last one still goes as far as
+            it does well, or the best could be cut off.
         seed: of the search.
 
     Returns:
@@ -116,9 +117,6 @@ def trials(
         found.append(trial)
         ended = optuna.trial.TrialState.PRUNED
         for stop in stops:
-            if stop - trial.epochs > left:
-                left = 0
-                break
             left -= stop - trial.epochs
             merit = yield trial, stop
             trial.epochs, trial.merit = stop, merit

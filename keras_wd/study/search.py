@@ -276,7 +276,8 @@ def run(
         progress.update(
             task,
             completed=sum(
-                one.budget if one.outcome else one.spent for one in searches
+                one.budget if one.outcome else min(one.spent, one.budget)
+                for one in searches
             ),
         )
 

@@ -65,15 +65,15 @@ def test_a_rung_lets_through_what_is_in_its_best_third():
             before.append(quality(trial, stop)[0])
             place = sorted(before, reverse=True).index(before[-1])
             is_let_through = place < max(1, len(before) // 3)
-            # The last one may have been cut off by the budget.
-            if trial is not found[-1]:
-                assert (reached[trial.number] >= after) == is_let_through
+            assert (reached[trial.number] >= after) == is_let_through
     assert len(found) / 2 < sum(trial.epochs == 3 for trial in found)
 
 
 @pytest.mark.parametrize("epochs, budget", [(20, 20), (20, 121), (1, 5)])
 @pytest.mark.parametrize("decays", [True, False])
-def test_a_budget_is_used_up_and_never_exceeded(epochs, budget, decays):
+def test_a_budget_is_used_up_and_exceeded_by_the_last_trial_alone(
+    epochs, budget, decays
+):
     space = SPACE if decays else Space(SPACE.learning_rate, None, (1e-3, None))
 
     def objective(trial, until):
@@ -82,7 +82,17 @@ def test_a_budget_is_used_up_and_never_exceeded(epochs, budget, decays):
 
     found, _ = course(objective, space, epochs, budget)
     spent = sum(trial.epochs for trial in found)
-    assert budget - epochs < spent <= budget
+    assert budget - halving.rungs(epochs)[0] < spent < budget + epochs
+    assert spent - found[-1].epochs <= budget
+
+
+def test_a_last_trial_that_does_well_is_not_cut_off():
+    def objective(trial, until):
+        return (float(trial.number),)  # always better than those before
+
+    found, _ = course(objective, budget=30)
+    assert [trial.epochs for trial in found] == [20, 20]
+    assert halving.best(found) is found[1]
 
 
 def test_the_same_seed_tries_the_same_and_another_does_not():
