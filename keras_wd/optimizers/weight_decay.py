@@ -202,7 +202,9 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
         """One step of values, for JAX; see `keras.optimizers.Optimizer`."""
         if not len(trainable_variables):
-            return trainable_variables, optimizer_variables
+            # A loss scale passes the variables in place of their values.
+            values = [ops.convert_to_tensor(v) for v in optimizer_variables]
+            return trainable_variables, values
         return super().stateless_apply(
             optimizer_variables, grads, trainable_variables
         )

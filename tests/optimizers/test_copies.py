@@ -202,8 +202,12 @@ def test_old_hdf5_files(steps, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The model does not have any trainable")
-def test_a_model_without_trainable_variables_fits():
-    model = keras.Sequential([keras.Input((8,)), keras.layers.ReLU()])
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_model_without_trainable_variables_fits(policy):
+    layer = keras.layers.ReLU()
+    model = keras.Sequential([keras.Input((8,)), layer], name="empty")
+    # Under the other policy there is a loss scale around the optimizer.
+    model.dtype_policy = policy
     model.compile(optimizers.SGDW(0.1), "mse")
     history = model.fit(np.ones((4, 8)), np.zeros((4, 8)), verbose=0)
     assert history.history["loss"] == [1.0]
