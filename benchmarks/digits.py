@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-from keras_wd.study.digits import indices_of
+from keras_wd.cli.digits import indices_of
 
 
 def digits():

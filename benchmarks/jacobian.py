@@ -27,7 +27,7 @@ from timing import alternate
 from timing import ratios
 
 from keras_wd import metrics
-from keras_wd.study import networks
+from keras_wd.cli import networks
 
 
 def model_and_images(batch):

@@ -23,9 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 from keras_wd import callbacks
-from keras_wd.study import config
-from keras_wd.study import datasets
-from keras_wd.study import train
+from keras_wd.cli import config
+from keras_wd.cli import datasets
+from keras_wd.cli import train
 
 FLAGS = {
     "mlp": [],

@@ -11,17 +11,17 @@ from keras_wd.errors import did_you_mean
 # Name: (module with `main(arguments) -> exit status`, what it does).
 COMMANDS = {
     "compare": (
-        "keras_wd.study.compare",
+        "keras_wd.cli.compare",
         "Compare optimizers and weight decays; write a report.",
     ),
-    "train": ("keras_wd.study.train", "Train a network with a weight decay."),
+    "train": ("keras_wd.cli.train", "Train a network with a weight decay."),
     "tune": (
-        "keras_wd.study.tune",
+        "keras_wd.cli.tune",
         "Predict the best weight decay for a number of steps.",
     ),
-    "compact": ("keras_wd.study.compact", "Remove the dead units of a model."),
+    "compact": ("keras_wd.cli.compact", "Remove the dead units of a model."),
     "prune": (
-        "keras_wd.study.prune",
+        "keras_wd.cli.prune",
         "Remove the units of a model that matter least.",
     ),
 }
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{', '.join(COMMANDS)}{hint}",
         )
     _prepare_environment()
-    from keras_wd.study.errors import UsageError
+    from keras_wd.cli.errors import UsageError
 
     module, _ = COMMANDS[command]
     try:

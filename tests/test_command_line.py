@@ -16,7 +16,7 @@ import keras_wd
 import keras_wd_command
 from keras_wd.__main__ import COMMANDS
 from keras_wd.__main__ import main
-from keras_wd.study import options
+from keras_wd.cli import options
 
 SMALL = ["--hidden_units=16", "--batch_size=128"]
 

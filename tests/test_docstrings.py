@@ -17,7 +17,7 @@ def modules():
     for info in pkgutil.walk_packages(keras_wd.__path__, "keras_wd."):
         name = info.name
         parts = name.split(".")
-        if parts[1] in ("study", "__main__"):
+        if parts[1] in ("cli", "__main__"):
             continue
         if parts[1] == "backend" and len(parts) > 2:
             # A file per backend; the one in use is loaded by the package.

@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 400  # 300 is a signal to look for a second subject
 
 BACKENDS = {"tensorflow", "jax", "torch"}
-STUDY_ONLY = {"tensorflow_datasets", "matplotlib", "sklearn"}
+CLI_ONLY = {"tensorflow_datasets", "matplotlib", "sklearn"}
 
 # What a part of the package may import from it, besides itself. A part is
 # the first name under keras_wd.
@@ -49,7 +49,7 @@ ALLOWED = {
     },
 }
 # Whatever else there is stands above the optimizers.
-ABOVE = {"callbacks", "metrics", "migrate", "tune", "study", "__main__"}
+ABOVE = {"callbacks", "metrics", "migrate", "tune", "cli", "__main__"}
 # What a user types a dot after.
 NAMESPACES = (
     *("callbacks", "constraints", "decays", "graph", "kfac", "metrics"),
@@ -153,14 +153,14 @@ def test_what_the_command_line_needs_is_imported_there_when_it_is_used():
 
     def rule(path):
         for module, inside in imports(path):
-            if module.split(".")[0] in STUDY_ONLY:
-                if part_of(path) != "study" or not (
+            if module.split(".")[0] in CLI_ONLY:
+                if part_of(path) != "cli" or not (
                     inside or dotted(path) in late
                 ):
                     yield module
 
     assert not refused(rule)
-    assert any(STUDY_ONLY & roots(path) for path in MODULES)
+    assert any(CLI_ONLY & roots(path) for path in MODULES)
 
 
 def test_ops_are_pure_math():
@@ -189,11 +189,11 @@ def test_imports_inside_the_package_go_down():
             if module.startswith("keras_wd.")
         }
         if part == "__init__":
-            return used & {"study", "__main__"}
+            return used & {"cli", "__main__"}
         if part in ABOVE:
             above = {"__main__", "migrate"}
-            if part not in ("study", "__main__"):
-                above |= {"tune", "study"} - {part}
+            if part not in ("cli", "__main__"):
+                above |= {"tune", "cli"} - {part}
             return used & above
         if part not in ALLOWED:
             return [f"{part} has no layer: add it to this test"]

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
-from keras_wd.kfac.packing import Packing
+from keras_wd.kfac.weight_matrix import Packing
 from keras_wd.ops import kronecker
 
 SHARING = ("expand", "reduce")

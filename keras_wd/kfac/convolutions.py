@@ -4,9 +4,9 @@ import keras
 from keras import ops
 
 from keras_wd.kfac import moments
-from keras_wd.kfac.packing import Packing
 from keras_wd.kfac.patches import extract_patches
 from keras_wd.kfac.readers import MatrixReader
+from keras_wd.kfac.weight_matrix import Packing
 
 
 class ConvReader(MatrixReader):

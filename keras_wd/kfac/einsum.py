@@ -5,8 +5,8 @@ import math
 import keras
 from keras import ops
 
-from keras_wd.kfac.packing import Packing
 from keras_wd.kfac.readers import MatrixReader
+from keras_wd.kfac.weight_matrix import Packing
 
 
 def _terms(equation, rank):

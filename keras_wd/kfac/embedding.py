@@ -10,8 +10,8 @@ from keras import ops
 from keras_wd.kfac import moments
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
-from keras_wd.kfac.packing import Packing
 from keras_wd.kfac.readers import DenseReader
+from keras_wd.kfac.weight_matrix import Packing
 
 
 class EmbeddingReader(DenseReader):

@@ -23,7 +23,7 @@ from keras_wd.kfac import moments
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.objective import Importance
-from keras_wd.kfac.packing import Packing
+from keras_wd.kfac.weight_matrix import Packing
 from keras_wd.ops.eigenbasis import second_moments
 
 

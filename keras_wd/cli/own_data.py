@@ -1,0 +1,390 @@
+"""Data of the user's own: arrays, tables, folders of images, functions.
+
+Each reader returns the splits a source has, as pairs of inputs and targets
+that are not yet encoded.
+"""
+
+import csv
+import importlib
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_wd.cli.errors import UsageError
+from keras_wd.cli.errors import first_line
+from keras_wd.cli.errors import require
+from keras_wd.cli.streams import Stream
+from keras_wd.cli.streams import is_large
+from keras_wd.errors import did_you_mean
+
+Pair = tuple[np.ndarray | Stream, np.ndarray]
+FUNCTION = re.compile(r"[\w.]+:[A-Za-z_]\w*")
+_FILES = (".npz", ".npy", ".csv")
+_TEXTS = (".txt",)
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+# What a split may be called in a file, a folder or a dictionary.
+_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+}
+
+
+def is_own(name: str) -> bool:
+    """Whether `--dataset` names data of the user's, not a set by its name."""
+    return (
+        name.endswith(_FILES)
+        or name.startswith((".", "/", "~"))
+        or name.endswith("/")
+        or FUNCTION.fullmatch(name) is not None
+    )
+
+
+def absolute(name: str) -> str:
+    """The name as it is found from any folder."""
+    if not is_own(name) or FUNCTION.fullmatch(name):
+        return name
+    return os.path.abspath(os.path.expanduser(name))
+
+
+def read(
+    name: str,
+    target: str | None,
+    image_size: tuple[int, int] | None,
+    stream: str = "false",
+) -> dict[str, Pair]:
+    """The splits of a source: "train", and "validation", "test" if there.
+
+    Inputs are numbers, or texts.
+
+    Args:
+        name: of a file, a folder or a function.
+        target: the column of a table that is to be predicted.
+        image_size: height and width of images in a folder; None for the one
+            they have, or the median of different ones.
+        stream: "true", "false" or "auto": whether images in a folder are
+            read as they are needed.
+
+    Raises:
+        UsageError: if there is no such source, or it is not understood.
+    """
+    is_table = name.endswith((".csv", ".npy"))
+    if target is not None and not is_table:
+        raise UsageError(
+            f"--target is the column of a table. Received: --target={target} "
+            f"with --dataset={name}"
+        )
+    if stream == "true" and (FUNCTION.fullmatch(name) or name.endswith(_FILES)):
+        raise UsageError(
+            "--stream=true needs images, in a folder or of TensorFlow "
+            f"Datasets. Received: --dataset={name}"
+        )
+    if FUNCTION.fullmatch(name):
+        return _called(name)
+    if not os.path.exists(name):
+        raise UsageError(f"--dataset={name} does not exist")
+    if os.path.isdir(name):
+        return _folder(name, image_size, stream)
+    if name.endswith(".npz"):
+        return _arrays(name)
+    if name.endswith(".npy"):
+        return {"train": _array(name, target)}
+    if name.endswith(".csv"):
+        return {"train": _table(name, target)}
+    raise UsageError(
+        f"--dataset={name} must be a folder of images or a file that ends in "
+        f"{', '.join(_FILES)}"
+    )
+
+
+def _load(name):
+    try:
+        return np.load(name, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(
+            f"--dataset={name} cannot be read: {first_line(error)}"
+        ) from error
+
+
+def _arrays(name):
+    with _load(name) as file:
+        try:
+            arrays = {key: file[key] for key in file.files}
+        except Exception as error:  # damaged in one of many ways
+            raise UsageError(
+                f"--dataset={name} cannot be read: {first_line(error)}"
+            ) from error
+    found = {}
+    if {"x", "y"} <= set(arrays):
+        found["train"] = arrays["x"], arrays["y"]
+    for suffix, split in _NAMES.items():
+        if {f"x_{suffix}", f"y_{suffix}"} <= set(arrays):
+            found[split] = arrays[f"x_{suffix}"], arrays[f"y_{suffix}"]
+    if "train" not in found:
+        raise UsageError(
+            f"--dataset={name} must have the arrays x and y, or x_train, "
+            "y_train and others such as x_test, y_test. It has: "
+            f"{', '.join(arrays) or 'none'}"
+        )
+    return found
+
+
+def _array(name, target):
+    array = _load(name)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise UsageError(
+            f"--dataset={name} must be a table: an array of rows and columns. "
+            f"It has the shape {array.shape}"
+        )
+    columns = array.shape[1]
+    try:
+        number = range(columns)[int(target)]
+    except (TypeError, ValueError, IndexError) as error:
+        raise UsageError(
+            "--target must be the number of the column to predict, from 0 to "
+            f"{columns - 1}. Received: --target={target}"
+        ) from error
+    return np.delete(array, number, axis=1), array[:, number]
+
+
+def _table(name, target):
+    try:
+        with open(name, newline="", encoding="utf-8-sig") as file:
+            header, *rows = csv.reader(file, strict=True)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(
+            f"--dataset={name} cannot be read as CSV: {first_line(error)}"
+        ) from error
+    if target not in header:
+        hint = did_you_mean(target, header) if target else ""
+        raise UsageError(
+            f"--target must be a column of {name}: {', '.join(header)}. "
+            f"Received: --target={target}{hint}"
+        )
+    rows = [row for row in rows if row]
+    for line, row in enumerate(rows, 2):
+        if len(row) != len(header) or "" in row:
+            what = "an empty field" if "" in row else f"{len(row)} fields"
+            raise UsageError(
+                f"--dataset={name} must have {len(header)} fields in each "
+                f"row. Received: {what} in row {line}"
+            )
+    if not rows:
+        raise UsageError(f"--dataset={name} has no rows below its header")
+    columns = dict(zip(header, map(_column, zip(*rows, strict=True)),
+                       strict=True))  # fmt: skip
+    targets = columns.pop(target)
+    if not columns:
+        raise UsageError(f"--dataset={name} has no column besides --target")
+    if len(columns) == 1:
+        (column,) = columns.values()
+        if _is_prose(column):
+            return column, targets
+    inputs = [_numbers(column) for column in columns.values()]
+    return np.concatenate(inputs, axis=1), targets
+
+
+def _column(texts):
+    try:
+        return np.array([float(text) for text in texts])
+    except ValueError:
+        return np.array(texts)
+
+
+def _is_prose(column):
+    """Whether a column has texts: nearly all differ, of several words."""
+    if column.dtype.kind == "f":
+        return False
+    several = np.mean([" " in text.strip() for text in column])
+    return several > 0.5 and len(np.unique(column)) > 0.5 * len(column)
+
+
+def _numbers(column):
+    """A column as numbers; of words, one column for each of them."""
+    if column.dtype.kind == "f":
+        return column[:, None]
+    return (column[:, None] == np.unique(column)).astype("float64")
+
+
+def _folder(name, size, stream):
+    inside = [p for p in sorted(pathlib.Path(name).iterdir()) if p.is_dir()]
+    splits = {p.name.lower(): p for p in inside if p.name.lower() in _NAMES}
+    if "train" not in splits:
+        splits = {"train": pathlib.Path(name)}
+    files = {}
+    for split, folder in splits.items():
+        files[_NAMES[split]] = [
+            (path, kind.name)
+            for kind in sorted(folder.iterdir())
+            if kind.is_dir()
+            for path in sorted(kind.rglob("*"))
+            if path.suffix.lower() in (*_IMAGES, *_TEXTS)
+        ]
+    if len({kind for _, kind in files["train"]}) < 2:
+        raise UsageError(
+            f"--dataset={name} must have a folder for each class with its "
+            "images or .txt files, or such folders in train/ and others. "
+            f"Found: {', '.join(p.name for p in inside) or 'no folder'}"
+        )
+    every = {path for found in files.values() for path, _ in found}
+    texts = {path for path in every if path.suffix.lower() in _TEXTS}
+    if texts == every:
+        if stream == "true":
+            raise UsageError("--stream=true needs images")
+        return {
+            split: (
+                np.array([_text(path) for path, _ in found], object),
+                np.array([kind for _, kind in found]),
+            )
+            for split, found in files.items()
+            if found
+        }
+    if texts:
+        raise UsageError(
+            f"--dataset={name} must have images or .txt files, not both"
+        )
+    require("PIL")
+    shapes = {path: _shape(path) for path in every}
+    is_grey = all(len(shape) == 2 for shape in shapes.values())
+    size = size or common_size(list(shapes.values()))
+    whole = (*size, 1 if is_grey else 3)
+
+    def read(path):
+        return resized(_channels(_picture(path), is_grey), size)
+
+    is_streamed = stream == "true" or (
+        stream == "auto" and is_large(len(every), whole)
+    )
+    found = {}
+    for split, pairs in files.items():
+        if not pairs:
+            continue
+        paths, kinds = zip(*pairs, strict=True)
+        images = Stream(lambda at, p=paths: read(p[at]), len(paths), whole)
+        inputs = images if is_streamed else images[:]
+        found[split] = inputs, np.array(kinds)
+    return found
+
+
+def _shape(path):
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            shape = image.height, image.width
+            return shape if image.mode in ("1", "L") else (*shape, 3)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged in one of many ways
+        raise _unreadable(path, error) from error
+
+
+def _picture(path):
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(
+                image.convert("L" if image.mode in ("1", "L") else "RGB")
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged in one of many ways
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path, error):
+    return UsageError(
+        f"--dataset: {path} cannot be read as an image: {first_line(error)}"
+    )
+
+
+def _text(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--dataset: {path} cannot be read as a text: {first_line(error)}"
+        ) from error
+
+
+def _channels(picture, is_grey):
+    if picture.ndim == 3:
+        return picture
+    return np.repeat(picture[..., None], 1 if is_grey else 3, axis=-1)
+
+
+def common_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """Height and width: of all, or the medians."""
+    sizes = np.array([shape[:2] for shape in shapes])
+    height, width = np.median(sizes, axis=0).astype(int)
+    return int(height), int(width)
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image `(height, width, channels)` of bytes in another size."""
+    if image.shape[:2] == tuple(size):
+        return image
+    from PIL import Image
+
+    height, width = size
+    layers = [
+        Image.fromarray(image[..., channel]).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        for channel in range(image.shape[-1])
+    ]
+    return np.stack([np.asarray(layer) for layer in layers], axis=-1)
+
+
+def _called(name):
+    module, function = name.split(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), function)()
+    except Exception as error:
+        raise UsageError(
+            f"--dataset={name} failed with {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+    finally:
+        sys.path.remove(os.getcwd())
+    wanted = UsageError(
+        f"--dataset={name} must return a tf.data.Dataset of pairs, a pair of "
+        "arrays, a pair of such pairs (train, test), or a dictionary of them "
+        f"by split. Received: {type(found).__name__}"
+    )
+    if isinstance(found, Mapping):
+        if not set(found) <= set(_NAMES) or "train" not in found:
+            raise wanted
+        return {_NAMES[k]: _pair(v, wanted) for k, v in found.items()}
+    if isinstance(found, tuple) and isinstance(found[0], tuple):
+        if len(found) != 2:
+            raise wanted
+        return {
+            split: _pair(pair, wanted)
+            for split, pair in zip(("train", "test"), found, strict=True)
+        }
+    return {"train": _pair(found, wanted)}
+
+
+def _pair(found, wanted):
+    if isinstance(found, tuple) and len(found) == 2:
+        return np.asarray(found[0]), np.asarray(found[1])
+    if not hasattr(found, "as_numpy_iterator"):
+        raise wanted
+    elements = list(found.as_numpy_iterator())
+    if not elements or not all(
+        isinstance(e, tuple) and len(e) == 2 for e in elements
+    ):
+        raise wanted
+    inputs, targets = zip(*elements, strict=True)
+    join = np.concatenate if np.ndim(targets[0]) else np.stack
+    return join(inputs), join(targets)

@@ -1,0 +1,60 @@
+"""`keras-wd prune`: a saved model with fewer units."""
+
+from collections.abc import Sequence
+
+from keras_wd import graph
+from keras_wd.cli import command_line
+from keras_wd.cli.compact import parsed
+from keras_wd.cli.compact import rewritten
+from keras_wd.cli.errors import UsageError
+from keras_wd.cli.errors import unknown
+from keras_wd.cli.options import IMPORTANCE
+from keras_wd.cli.options import PRUNE
+from keras_wd.cli.options import define
+
+_BUDGETS = ("ratio", "multiply_adds", "latency")
+_USAGE = "prune MODEL.keras -o SMALL.keras --ratio=R [--flag=value ...]"
+_ABOUT = (
+    "Remove the units that matter least from a saved model, and report what "
+    "that saves. The new model has smaller layers and computes what the old "
+    "one does with these units masked; it is not compiled, and is usually "
+    "trained on."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Prune the model of a file into another; return the exit status.
+
+    Raises:
+        UsageError: for a mistake in the command, or a model that cannot be
+            read or pruned so far.
+    """
+    if command_line.asks_for_help(arguments):
+        print(command_line.help_text(_USAGE, _ABOUT, PRUNE))
+        return 0
+    values = define(PRUNE)
+    source, target = parsed("prune", _USAGE, arguments, values)
+    if values.importance not in IMPORTANCE:
+        raise unknown("importance", values.importance, IMPORTANCE)
+    budgets = {name: values[name].value for name in _BUDGETS}
+    if sum(value is not None for value in budgets.values()) != 1:
+        raise UsageError(
+            "needs one of --ratio, --multiply_adds and --latency. "
+            f"usage: keras-wd {_USAGE}"
+        )
+    if values.latency is not None and not values.batch_size:
+        raise UsageError("--latency needs a --batch_size to measure.")
+
+    def make(model, batch_size):
+        return graph.prune(
+            model,
+            **budgets,
+            importance=values.importance,
+            round_to=values.round_to,
+            report=True,
+            batch_size=batch_size,
+        )
+
+    if not rewritten(source, target, values.batch_size, make):
+        print(f"No unit is removed; {target} has the layers of {source}.")
+    return 0

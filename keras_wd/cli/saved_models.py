@@ -1,0 +1,36 @@
+"""Models that users saved."""
+
+import os
+import warnings
+import zipfile
+
+import keras
+
+from keras_wd.cli.errors import UsageError
+from keras_wd.cli.errors import first_line
+
+
+def load(path: str, name: str, compile: bool = False) -> keras.Model:
+    """The model of a file.
+
+    Args:
+        path: of the file.
+        name: how the user gave it, for messages.
+        compile: as it was compiled when it was saved, if it was.
+
+    Raises:
+        UsageError: if there is none, or it cannot be loaded.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(f"{name} does not exist")
+    try:
+        with warnings.catch_warnings():
+            # Its optimizer is not used.
+            warnings.filterwarnings("ignore", "Skipping variable loading")
+            return keras.saving.load_model(path, compile=compile)
+    except Exception as error:
+        reason = first_line(error)
+        if not zipfile.is_zipfile(path):
+            # Keras says that there is no file.
+            reason = "it is cut short, or no .keras file"
+        raise UsageError(f"{name} cannot be loaded: {reason}") from error

@@ -1,0 +1,266 @@
+"""Data of the user's own, of every kind."""
+
+import csv
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_wd.cli import config
+from keras_wd.cli import datasets
+from keras_wd.cli import models
+from keras_wd.cli.errors import UsageError
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)
+KINDS = np.arange(40) % 4
+ROWS = RNG.normal(size=(40, 3))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return tmp_path
+
+
+def total(data):
+    return sum(map(len, (data.train, data.validation, data.test)))
+
+
+def test_arrays_with_splits_and_without(here):
+    np.savez("one.npz", x=PIXELS, y=KINDS + 7)
+    data = datasets.load("./one.npz")
+    assert data.input_shape == (6, 5, 1) and data.classes == 4
+    assert total(data) == 40 and data.carved == ("test", "validation")
+    assert set(data.train.targets) == {0, 1, 2, 3}
+    np.savez("two.npz", x_train=ROWS, y_train=KINDS, x_test=ROWS, y_test=KINDS)
+    data = datasets.load("two.npz")
+    assert data.input_shape == (3,) and data.carved == ("validation",)
+    assert len(data.test) == 40 and not data.is_of_images
+
+
+def write_table(target):
+    lines = ["size,town,price"]
+    for row, value in zip(ROWS, target, strict=True):
+        lines.append(f"{row[0]},{'rome' if row[1] > 0 else 'oslo'},{value}")
+    with open("t.csv", "w") as file:
+        file.write("\n".join(lines))
+
+
+def test_a_table_to_regress(here):
+    write_table(ROWS[:, 0] * 50 + 1000.5)
+    data = datasets.load("t.csv", target="price")
+    # A number, and a column for each of two towns.
+    assert data.input_shape == (3,) and data.classes == 0
+    y = data.standardise_targets(data.train.targets)
+    assert abs(y.mean()) < 1e-4 and abs(y.std() - 1) < 1e-4
+    settings = config.from_command_line(
+        ["--dataset=t.csv", "--target=price", "--nostandardise"]
+    )
+    assert settings["dataset"] == str(here / "t.csv")
+    data = datasets.for_run(settings)
+    np.testing.assert_array_equal(
+        data.standardise(data.train.inputs), data.train.inputs
+    )
+    np.testing.assert_array_equal(
+        data.standardise_targets(data.train.targets), data.train.targets
+    )
+
+
+def test_what_is_predicted_decides_the_task(here):
+    write_table(["yes", "no"] * 20)
+    assert datasets.load("t.csv", target="price").classes == 2
+    assert datasets.load("t.csv", target="town").classes == 2
+    write_table(KINDS)
+    assert datasets.load("t.csv", target="price").classes == 4
+    data = datasets.load("t.csv", target="price", task="regression")
+    assert data.classes == 0
+    np.save("t.npy", np.column_stack([ROWS, KINDS]))
+    data = datasets.load("t.npy", target="3")
+    assert data.classes == 4 and data.input_shape == (3,)
+
+
+def test_texts_in_a_table_a_folder_and_arrays_are_the_same(here):
+    texts = [
+        f"a {('bad', 'good')[i % 2]} film of {i} minutes" for i in range(40)
+    ]
+    labels = [("no", "yes")[i % 2] for i in range(40)]
+    with open("films.csv", "w", newline="") as file:
+        rows = zip(texts, labels, strict=True)
+        csv.writer(file).writerows([("text", "liked"), *rows])
+    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        path = here / "films" / label / f"{number:02d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    np.savez("films.npz", x=np.array(texts), y=np.array(labels))
+    table = datasets.load("films.csv", target="liked", words=5)
+    arrays = datasets.load("films.npz", words=5)
+    folder = datasets.load(str(here / "films"), words=5)
+    assert table.classes == arrays.classes == folder.classes == 2
+    assert table.input_shape == arrays.input_shape == (6,)
+    assert (table.train.inputs == arrays.train.inputs).all()
+    assert folder.input_shape == (6,) and total(folder) == 40
+    # A word that only one class has gives the label.
+    for data in table, arrays, folder:
+        x, y = data.train.inputs, data.train.targets
+        assert any((column == y).all() for column in x.T)
+    # Few different words are a category, not a text.
+    (here / "few.csv").write_text("a,b\n" + "the sea,1\nthe hill,0\n" * 20)
+    assert datasets.load("few.csv", target="b").input_shape == (2,)
+
+    (here / "films" / "no" / "picture.png").write_bytes(b"")
+    with pytest.raises(UsageError, match="images or .txt files, not both"):
+        datasets.load(str(here / "films"))
+    (here / "films" / "no" / "picture.png").unlink()
+    (here / "films" / "no" / "00.txt").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="00.txt cannot be read as a text"):
+        datasets.load(str(here / "films"))
+
+
+def test_images_of_different_sizes_get_the_median(here):
+    for index, kind in enumerate(KINDS):
+        folder = here / "photos" / f"kind{kind}"
+        folder.mkdir(parents=True, exist_ok=True)
+        height = (8, 12, 16)[index % 3]
+        image = np.full((height, 10), index, "uint8")
+        Image.fromarray(image).save(folder / f"{index}.png")
+    data = datasets.load("./photos")
+    assert data.input_shape == (12, 10, 1) and data.classes == 4
+    assert total(data) == 40
+    every = np.concatenate([data.train.inputs, data.test.inputs])
+    np.testing.assert_array_equal(every.min((1, 2, 3)), every.max((1, 2, 3)))
+    data = datasets.load("photos/", image_size="7")
+    assert data.input_shape == (7, 7, 1)
+    for split in ("train", "val"):
+        (here / split).mkdir()
+        for kind in ("a", "b"):
+            (here / split / kind).mkdir()
+            for index in range(12):
+                Image.fromarray(PIXELS[:3].transpose(1, 2, 0)).save(
+                    here / split / kind / f"{index}.png"
+                )
+    data = datasets.load("./")
+    assert data.is_colour and len(data.test) == 24
+
+
+FUNCTIONS = """
+import numpy as np
+import tensorflow as tf
+
+rng = np.random.default_rng(0)
+pair = rng.normal(size=(40, 3)), np.arange(40) % 4
+
+def arrays(): return pair
+def two(): return pair, pair
+def splits(): return {"train": pair, "val": pair}
+def single(): return tf.data.Dataset.from_tensor_slices(pair)
+def batched(): return single().batch(7)
+def wrong(): return 3
+def broken(): raise RuntimeError("no file")
+"""
+
+
+@pytest.fixture
+def functions(here):
+    (here / "my_data.py").write_text(FUNCTIONS)
+    yield
+    sys.modules.pop("my_data", None)
+
+
+def test_functions(functions):
+    data = {
+        name: datasets.load(f"my_data:{name}")
+        for name in ("arrays", "two", "splits", "single", "batched")
+    }
+    assert [total(d) for d in data.values()] == [40, 80, 80, 40, 40]
+    assert data["two"].carved == data["splits"].carved == ("validation",)
+    for name in ("single", "batched"):
+        np.testing.assert_array_equal(
+            data[name].train.inputs, data["arrays"].train.inputs
+        )
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"dataset": "./nosuch"}, "does not exist"),
+        ({"dataset": "t.csv"}, "--target must be a column of .*size, town"),
+        ({"dataset": "t.csv", "target": "prize"}, "mean 'price'"),
+        ({"dataset": "gap.csv", "target": "b"}, "an empty field in row 3"),
+        ({"dataset": "./a.txt"}, "must be a folder of images or a file"),
+        ({"dataset": "bad.npz"}, "bad.npz cannot be read"),
+        ({"dataset": "bad.npy", "target": "0"}, "bad.npy cannot be read"),
+        ({"dataset": "z.npz"}, "must have the arrays x and y.* It has: z"),
+        ({"dataset": "nan.npz"}, "inputs that are NaN"),
+        ({"dataset": "odd.npz"}, "one target for each input"),
+        ({"dataset": "t.npy", "target": "3"}, "the number of the column"),
+        ({"dataset": "my_data:wrong"}, "must return a tf.data.Dataset"),
+        ({"dataset": "my_data:broken"}, "failed with RuntimeError: no file"),
+        ({"dataset": "nosuch_module:f"}, "failed with ModuleNotFoundError"),
+        ({"dataset": "empty/"}, "a folder for each class"),
+        ({"dataset": "torn/"}, "x.png cannot be read as an image"),
+        ({"dataset": "digits", "target": "a"}, "are for data of your own"),
+        ({"dataset": "one.npz", "target": "a"}, "--target is the column of a"),
+        ({"dataset": "t.csv", "target": "town", "task": "regression"}, "words"),
+        (
+            {"dataset": "t.csv", "target": "size", "task": "classification"},
+            "needs at least 2 classes",
+        ),
+        ({"dataset": "one.npz", "image_size": "0"}, "--image_size must be"),
+    ],
+)
+def test_a_mistake_is_said_plainly(functions, here, given, message):
+    write_table(KINDS * 1.5)
+    (here / "gap.csv").write_text("a,b\n1,2\n,3\n")
+    (here / "a.txt").write_text("")
+    for name in ("bad.npz", "bad.npy"):
+        (here / name).write_text("no array")
+    np.savez("z.npz", z=ROWS)
+    np.savez("one.npz", x=ROWS, y=KINDS)
+    np.savez("nan.npz", x=ROWS * np.nan, y=KINDS)
+    np.savez("odd.npz", x=ROWS, y=KINDS[1:])
+    np.save("t.npy", ROWS)
+    (here / "empty").mkdir()
+    for kind in ("a", "b"):
+        (here / "torn" / kind).mkdir(parents=True)
+        (here / "torn" / kind / "x.png").write_text("no image")
+    with pytest.raises(UsageError, match=message):
+        datasets.load(**given)
+
+
+def saved(path, outputs=1, **compiled):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(outputs)])
+    if compiled:
+        model.compile("sgd", **compiled)
+    model.save(path)
+
+
+def test_a_model_keeps_the_loss_and_metrics_it_was_saved_with(here):
+    write_table(ROWS[:, 0])
+    flags = ["--dataset=t.csv", "--target=price", "--model=m.keras"]
+    settings = config.from_command_line(flags)
+    data = datasets.for_run(settings)
+    saved("m.keras", loss=keras.losses.LogCosh(), metrics=["mape"])
+    model = models.make(settings, data)
+    found = models.objective(model, data)
+    assert isinstance(found["loss"], keras.losses.LogCosh)
+    assert found["metrics"] == ["mape"]
+    model.compile("sgd", **found)
+    models.check_objective(model, settings, data)
+
+    saved("m.keras", outputs=4, loss="categorical_crossentropy")
+    model = models.make(settings, data)
+    model.compile("sgd", **models.objective(model, data))
+    with pytest.raises(UsageError, match="does not take the targets of t.csv"):
+        models.check_objective(model, settings, data)
+
+    # One that was never compiled gets the loss of the task.
+    saved("m.keras")
+    found = models.objective(models.make(settings, data), data)
+    assert found["loss"] == "mean_squared_error"
+    saved("m.keras", outputs=2)
+    with pytest.raises(UsageError, match="must give one number, 1 for"):
+        models.make(settings, data)
