@@ -17,7 +17,7 @@ from keras_wd import graph
 from keras_wd import optimizers
 from keras_wd import regularizers
 from tests import catalogue
-from tests.test_layers import STUDY_ONLY
+from tests.test_layers import CLI_ONLY
 from tests.training import data
 from tests.training import network
 
@@ -130,7 +130,7 @@ def test_importing_the_package_needs_no_network_and_little_else(folder):
     text = (folder / "imported").read_text().splitlines()[0]
     imported = {name.split(".")[0] for name in ast.literal_eval(text)}
     assert "keras_wd" in imported
-    assert not imported & {*STUDY_ONLY, "jinja2", "rich", "ray", "requests"}
+    assert not imported & {*CLI_ONLY, "jinja2", "rich", "ray", "requests"}
     assert "keras_wd.cli" not in ast.literal_eval(text)
 
 

@@ -8,7 +8,7 @@ The parts, from the model to the optimizer:
     distributions, losses, estimators
                   what is sent backwards through the model, and why
     registration  which layer gets which block; what gets none
-    packing, blocks, eigenbasis, state
+    weight_matrix, blocks, eigenbasis, state
                   the matrices, their inverses, the optimizer's variables
     measurement, inversion
                   the programs that run between the steps, compiled

@@ -59,10 +59,8 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
     update. A step that loss scaling skips decays nothing. A variable without a
     gradient is not decayed (JAX passes zeros for unused variables, which count
     as gradients). On several devices the inner optimizer's clipping sees the
-    gradient of the whole batch.
-
-    The constraint of a variable acts once in a step, after the decay, as in an
-    optimizer of Keras with a decay of its own.
+    gradient of the whole batch. The constraint of a variable acts once in a
+    step, after the decay, as in an optimizer of Keras with its own decay.
 
     float64 variables: the rate, and a learning rate written with at most
     seven digits, are exactly those numbers, although a variable of Keras
