@@ -116,10 +116,11 @@ def _keep_cases(config, items, most):
         items[:] = [item for item in items if item not in left_out]
 
 
-# Files whose tests share a training.
-_TRAIN_ONCE = (
+# Files whose tests share what takes long.
+_IN_ONE_WORKER = (
     "distribution/",
     "test_damage.py",
+    "test_layers.py",
     "test_security.py",
     "test_peers",
 )
@@ -127,13 +128,13 @@ _TRAIN_ONCE = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """One worker for the tests that share a training."""
+    """One worker for the tests that share what takes long."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            return file if any(p in file for p in _TRAIN_ONCE) else nodeid
+            return file if any(p in file for p in _IN_ONE_WORKER) else nodeid
 
     return Scheduling(config, log)
 

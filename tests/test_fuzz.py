@@ -409,6 +409,7 @@ rules = st.one_of(
 )
 
 
+@pytest.mark.slow(reason="draws forty optimizers")
 @settings(max_examples=30)
 @given(
     inner=st.sampled_from(["SGD", "Adam", "Lion"]),
