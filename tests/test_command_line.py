@@ -43,7 +43,7 @@ def _history(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.slow(reason="three runs, one in a process that is killed")
+@pytest.mark.weekly(reason="three runs; test_damage.py resumes one, too")
 @pytest.mark.one_backend
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path, data_dir, capsys):
     flags = ["train", f"--data_dir={data_dir}", *SMALL, "--epochs=12"]
@@ -96,7 +96,7 @@ def train(data_dir, here, capsys):
     return run
 
 
-@pytest.mark.slow(reason="trains four times by the command")
+@pytest.mark.weekly(reason="trains four times by the command")
 def test_a_fresh_folder_for_each_run_and_its_files(train, here):
     flags = [*SMALL, "--epochs=2", "--decay=l2", "--optimizer=momentum"]
     status, printed, _ = train(*flags)

@@ -82,7 +82,7 @@ def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
     assert "has runs with other flags: --hidden_units. Choose" in errors
 
 
-@pytest.mark.slow(reason="trains, and draws the whole report")
+@pytest.mark.weekly(reason="a second comparison, for one row of it")
 def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
     status, out, _ = compare(
         *FLAGS[:1], "--decays=none,decoupled", *FLAGS[2:],
@@ -96,7 +96,7 @@ def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
     )
 
 
-@pytest.mark.slow(reason="trains trials, and draws the report")
+@pytest.mark.weekly(reason="trains what test_search.py tests in parts")
 def test_a_search_chooses_the_rates_that_are_compared(compare, tmp_path):
     pytest.importorskip("optuna", reason="pip install 'keras_wd[search]'")
     flags = (*FLAGS, "--decays=lp", "--epochs=3", "--search=asha",

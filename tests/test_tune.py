@@ -153,7 +153,7 @@ def model_fn(weight_decay, learning_rate=0.2):
     return model
 
 
-@pytest.mark.slow(reason="trains seven networks")
+@pytest.mark.weekly(reason="trains seven networks")
 @pytest.mark.one_backend
 def test_short_runs_of_a_network():
     data, validation = problem()

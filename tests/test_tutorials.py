@@ -51,7 +51,7 @@ def test_the_code_of_a_tutorial_runs(path, tmp_path, monkeypatch):
             exec(code, names)
 
 
-@pytest.mark.slow(reason="a Jupyter kernel")
+@pytest.mark.weekly(reason="a Jupyter kernel, which imports all again")
 def test_a_tutorial_runs_in_jupyter(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_WD_QUICK", "1")
     # The kernel starts elsewhere, so that nothing of the checkout is at hand.

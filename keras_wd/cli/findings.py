@@ -263,6 +263,10 @@ def _amount(name, mean: Mean):
     return f"{text} ± {format(mean.error * factor, form)}{unit}"
 
 
+def _in_all(count):
+    return "for the one seed" if count == 1 else f"for all {count} seeds"
+
+
 def _seeds(count):
     return "1 seed" if count == 1 else f"{count} seeds"
 
@@ -322,7 +326,7 @@ def _mechanism(own: Mapping[str, Row]) -> list[str]:
             return [
                 f"{label} acted through the {name}: {meaning}. Known by "
                 f"measuring both in pairs at the end: {measured} what it is "
-                f"without decay, in all of {_seeds(len(ratios))}."
+                f"without decay, {_in_all(len(ratios))}."
             ]
     if not changes:
         return []

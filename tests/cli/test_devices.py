@@ -62,7 +62,7 @@ def interrupt(self, epoch, logs=None, store=checkpoint.Checkpoint.on_epoch_end):
     raise KeyboardInterrupt
 
 
-@pytest.mark.slow(reason="four runs of the command, two in a process")
+@pytest.mark.weekly(reason="four runs; tests/distribution has the steps")
 # What a run that is interrupted leaves open, its process closes.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_two_devices_train_as_one_and_resume_its_runs(tmp_path, monkeypatch):

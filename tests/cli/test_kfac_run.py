@@ -45,7 +45,7 @@ def rows(folder):
     ]
 
 
-@pytest.mark.slow(reason="three runs of the command with K-FAC")
+@pytest.mark.weekly(reason="three runs; test_checkpoint.py resumes one")
 # What a run that is interrupted leaves open, its process closes.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_kfac_run_is_continued_to_the_same_weights(tmp_path, monkeypatch):

@@ -159,12 +159,21 @@ def test_heads_that_nothing_reads_are_removed(attention):
     assert graph.compact(model).get_layer("e").output_dim == 7
 
 
-@pytest.mark.slow(reason="two whole networks of Keras")
+@pytest.mark.slow(reason="a whole network of Keras")
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
     reason="JAX compiles each operation that it runs by itself: minutes",
 )
-@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV3Small",
+        pytest.param(
+            "EfficientNetB0",
+            marks=pytest.mark.weekly(reason="a second network of Keras"),
+        ),
+    ],
+)
 def test_a_network_of_keras_loses_all_units_that_are_dead_together(name):
     application = getattr(keras.applications, name)
     model = application(

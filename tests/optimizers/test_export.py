@@ -183,6 +183,7 @@ def test_an_orbax_checkpoint_goes_on_to_the_same_bits(name, tmp_path):
     assert doors.goes_on_like(model, loaded)
 
 
+@pytest.mark.weekly(reason="a process that imports all again")
 def test_a_spawned_process_goes_on_to_the_same_bits():
     models = [doors.trained(name) for name in doors.ROWS]
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -97,8 +97,12 @@ SUBJECTS = {
     "L2 touched rows": wrapped(
         lambda model, rate: decays.L2(rate, touched_rows=True), rests=True
     ),
+    "L2 layerwise": wrapped(
+        lambda model, rate: decays.L2(rate, layerwise=True)
+    ),
     "L1": wrapped(lambda model, rate: decays.L1(rate)),
     "Lp": wrapped(lambda model, rate: decays.Lp(rate, p=0.8)),
+    "Lp late": wrapped(lambda model, rate: decays.Lp(rate, p=0.8, late=True)),
     "ProximalLp": wrapped(lambda model, rate: decays.ProximalLp(rate, p=0.5)),
     "GroupLasso": wrapped(lambda model, rate: decays.GroupLasso(rate)),
     "NormControl": wrapped(
