@@ -81,8 +81,9 @@ class AutoL2(DecayCallback):
     last drop, and the last `patience` losses are all at or above the least
     loss before them, or the last `patience` accuracies all at or below the
     highest before. The extremes are kept over drops. (`delay / rate` steps
-    with `coupling="independent"`, where the learning rate plays no role.) A
-    loss that is not finite is above every other.
+    with `coupling="independent"`, where the learning rate plays no role; with
+    other optimizers inside `KFAC`, lr is the least that a decayed weight is
+    stepped with.) A loss that is not finite is above every other.
 
     Convention: the rate is that of `decays.L2` in `WeightDecay`, for the
     penalty `(rate / 2) |w|^2`; the rate the decay is made with is the first.
@@ -215,5 +216,6 @@ class AutoL2(DecayCallback):
         self.remember({**dataclasses.asdict(history), "smoothed": list(values)})
 
     def _refractory(self, rate):
-        pace = rate * self.learning_rate
+        # Until the weights that decay the slowest have had the time.
+        pace = rate * min(self.learning_rates.values(), default=0.0)
         return self.delay / pace if pace else math.inf

@@ -9,7 +9,6 @@ from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
 from keras_wd.optimizers.chain import parts
-from keras_wd.optimizers.rates import decimal_of
 from keras_wd.optimizers.weight_decay import WeightDecay
 
 
@@ -146,12 +145,9 @@ class DecayCallback(keras.callbacks.Callback):
         self._optimizer.set_weight_decay(value, self._name)
 
     @property
-    def learning_rate(self) -> float:
-        """The learning rate that multiplies the rate; 1 if none does."""
-        optimizer = self._optimizer
-        if optimizer.decays[self._name].coupling == "independent":
-            return 1.0
-        return decimal_of(optimizer.learning_rate)
+    def learning_rates(self) -> dict[str, float]:
+        """Those that multiply the rate, by the path of the decayed weights."""
+        return self._optimizer.learning_rates_of(self._name)
 
     def remembered(self) -> dict:
         """What was remembered last; it is saved with the optimizer."""

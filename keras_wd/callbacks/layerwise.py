@@ -140,17 +140,19 @@ class LayerwiseDecay(DecayCallback):
             logs["rotation_spread"] = float(angles.max() / angles.min() - 1)
 
     def _move(self):
-        pace = self.every * self.rate * self.learning_rate
-        gain = min(self.gain, 0.5 / pace) if pace else self.gain
         paths = list(self._angles)
+        rates = self.learning_rates
+        pace = self.every * self.rate * np.array([rates[p] for p in paths])
+        with np.errstate(divide="ignore"):
+            longest = 0.5 / pace
+        gain = np.minimum(self.gain, longest)
         excess = np.log([self._angles[path] for path in paths])
         excess -= excess.mean()
         sums = self.remembered().get("sums", {})
         offsets = np.array([sums.get(path, 0.0) for path in paths])
-        offsets -= min(gain * pace, 0.5) * excess
+        offsets -= np.minimum(gain * pace, 0.5) * excess
         # Until the next measurement no norm may fall by more than half or so.
-        limit = min(self.limit, max(0.5 / pace, 2.0)) if pace else self.limit
-        bound = math.log(limit)
+        bound = np.log(np.minimum(self.limit, np.maximum(longest, 2.0)))
         offsets = np.clip(offsets - offsets.mean(), -bound, bound)
         factors = offsets - gain * excess
         factors = np.exp(np.clip(factors - factors.mean(), -bound, bound))

@@ -208,7 +208,8 @@ class Mechanisms(keras.callbacks.Callback):
         inner = chain(model.optimizer)[-1]
         if isinstance(inner, KFAC):
             dampings = dampings_of(inner, invariant)
-            numbers["effective_damping"] = _geometric_mean(dampings)
+            if dampings:
+                numbers["effective_damping"] = _geometric_mean(dampings)
         return numbers
 
     def _invariant(self, model):

@@ -106,6 +106,16 @@ class Curvature:
         ]
         self.state = BlockState(blocks, self._add_variable, dtypes)
 
+    def is_plain(self, variable: keras.Variable) -> bool:
+        """Whether it is known that a variable has no block."""
+        if id(variable) not in self._ids:
+            return False
+        position = self._ids.index(id(variable))
+        if self.registration is None:
+            return position in self._left_out
+        blocks = self.registration.blocks
+        return all(position not in block.variables for block in blocks)
+
     @property
     def layers(self) -> list[Seen]:
         """The registered layers, one per block."""

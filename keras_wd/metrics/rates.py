@@ -41,7 +41,8 @@ def effective_learning_rate(
     eta in force: SGD `eta / (rho^2 (1 - momentum))`; Adam, RMSprop, Adagrad,
     Lion, Muon and their like, whose step does not scale with the gradient,
     `eta / rho`; K-FAC, LAMB and Adafactor, whose step is proportional to the
-    weight, `eta` (K-FAC without damping: see `effective_damping`).
+    weight, `eta` (K-FAC without damping: see `effective_damping`; a weight
+    without a block as by SGD).
 
     Args:
         model: a built Sequential or Functional model.
@@ -95,7 +96,7 @@ def effective_damping(
 
     Returns:
         By the path of the weight; None where it is not applicable, because
-        the scale of the weight matters.
+        the scale of the weight matters or it has no block.
 
     Raises:
         ValueError: if the optimizer is not K-FAC.
@@ -136,14 +137,17 @@ def rates_of(
 ) -> dict[str, float]:
     """The effective learning rate of scale-invariant weights, by path."""
     inner = chain(optimizer)[-1]
-    power = _POWERS[type(inner)]
     eta = decimal_of(inner.learning_rate)
-    if power == 2:
-        eta /= 1 - inner.momentum
-    return {
-        v.path: eta / scale if (scale := norm_of(v) ** power) else math.inf
-        for v in variables
-    }
+    found = {}
+    for variable in variables:
+        power = _POWERS[type(inner)]
+        if isinstance(inner, KFAC) and inner.is_plain(variable):
+            power = 2
+        scale = norm_of(variable) ** power
+        if power == 2:
+            scale *= 1 - inner.momentum
+        found[variable.path] = eta / scale if scale else math.inf
+    return found
 
 
 def dampings_of(
@@ -151,7 +155,11 @@ def dampings_of(
 ) -> dict[str, float]:
     """The effective damping of scale-invariant weights, by path."""
     damping = decimal_of(optimizer.damping)
-    return {v.path: norm_of(v) ** 2 * damping for v in variables}
+    return {
+        v.path: norm_of(v) ** 2 * damping
+        for v in variables
+        if not optimizer.is_plain(v)
+    }
 
 
 def optimizer_of(

@@ -102,6 +102,16 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         state = self._curvature.state
         return 0 if state is None else state.count_measurements()
 
+    def is_plain(self, variable: keras.Variable) -> bool:
+        """Whether it is known by now that a variable has no block.
+
+        Its step is made from the plain gradient.
+
+        Args:
+            variable: of the model.
+        """
+        return self._curvature.is_plain(variable)
+
     def update_curvature(
         self,
         model: keras.Model,

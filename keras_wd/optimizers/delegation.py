@@ -43,6 +43,20 @@ class DelegatesToInner:
         if isinstance(learning_rate, float):
             self._learning_rates.note(learning_rate)
 
+    def learning_rates_of(self, name: str | None = None) -> dict[str, float]:
+        """The learning rates that multiply a decay, by the variables' paths.
+
+        That of the optimizer that steps the variable: `KFAC` may have others
+        inside. 1 with `coupling="independent"`. Empty before `build`.
+
+        Args:
+            name: a key of `current_weight_decay`, if there are several.
+
+        Raises:
+            ValueError: if the decay is not there.
+        """
+        return self._learning_rates.by_path(self._rates.checked(name))
+
     @property
     def iterations(self):
         """How many real updates there have been."""

@@ -90,16 +90,29 @@ class LearningRates:
     ):
         self._optimizer = optimizer
         self._given = {id(rate): as_written(rate) for rate in rates}
+        self._decayed: dict[str, dict[str, int | None]] = {}
 
     def note(self, value: float) -> None:
         """Remember how the learning rate was written that was just set."""
         self._given[id(self._optimizer.learning_rate)] = value
 
-    def check(
-        self, decays: Mapping[str, Decay], selected: Mapping[str, Sequence[int]]
+    def build(
+        self,
+        decays: Mapping[str, Decay],
+        selected: Mapping[str, Sequence[int]],
+        variables: Sequence[keras.Variable],
     ) -> None:
-        """Raise if a decay of whole units would have two learning rates."""
+        """Note which decay acts where.
+
+        Raises:
+            ValueError: if a decay of whole units would have two learning
+                rates.
+        """
         for key, rule in decays.items():
+            alone = rule.coupling == "independent"
+            self._decayed[key] = {
+                variables[i].path: None if alone else i for i in selected[key]
+            }
             joint = not isinstance(rule, SeparableDecay)
             if joint and len(self._groups(selected[key])) > 1:
                 raise ValueError(
@@ -107,6 +120,15 @@ class LearningRates:
                     f"optimizer. Received: {rule!r}, some of whose weights "
                     "`rest` steps, with another learning rate."
                 )
+
+    def by_path(self, key: str) -> dict[str, float]:
+        """What multiplies a decay now, by the path of every variable."""
+        return {
+            path: 1.0
+            if position is None
+            else decimal_of(stepper(self._optimizer, position).learning_rate)
+            for path, position in self._decayed.get(key, {}).items()
+        }
 
     def at(self, dtype: str, positions: Sequence[int]) -> list[tuple]:
         """Positions that share a learning rate, and it, a scalar of `dtype`."""

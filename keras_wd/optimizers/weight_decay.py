@@ -159,7 +159,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
         self._exclude(variables)
         self._selected = self._resolve(variables)
         self.inner_optimizer.build(variables)
-        self._learning_rates.check(self.decays, self._selected)
+        self._learning_rates.build(self.decays, self._selected, variables)
         with building_its_own(self):
             super().build(variables)
         self._constraints = Constraints(variables)

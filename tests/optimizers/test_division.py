@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import graph
 from keras_wd import metrics
@@ -116,6 +117,69 @@ def test_a_decay_is_multiplied_by_the_learning_rate_of_each_part():
     expected = [0.1 * 0.5 * before[0], 0, 0.01 * 0.5 * before[2], 0]
     for found, wanted in zip(shrunk, expected, strict=True):
         np.testing.assert_allclose(found, wanted + 0 * found, atol=1e-6)
+
+
+@saves
+def test_callbacks_pace_a_decay_by_the_learning_rate_of_each_part():
+    # The loss stays, so that the rate drops as soon as it may: 4 steps of the
+    # rest, and the second of K-FAC's own.
+    optimizer = WeightDecay(
+        kfac(1e-20, where=FIRST, rest=SGD(1e-22)),
+        decays.L2(0.1, where=where.kernels()),
+    )
+    model = mlp(4, 3)
+    model.compile(optimizer, LOSS, run_eagerly=keras.backend.backend() != "jax")
+    optimizer.inner_optimizer.update_curvature(model, X)
+    paced = callbacks.AutoL2((X, Y), every=1, delay=3.5e-23, patience=1)
+    rates = [
+        model.fit(X[:n], Y[:n], 1, verbose=0, callbacks=[paced]).history[
+            "weight_decay"
+        ][0]
+        for n in (3, 1, 5)
+    ]
+    assert rates == [0.1, 0.01, 0.01]
+    assert optimizer.learning_rates_of() == {
+        "net/d0/kernel": 1e-20,
+        "net/d1/kernel": 1e-22,
+    }
+
+
+def test_a_layers_feedback_is_paced_by_its_own_learning_rate():
+    model = started(beside(), steps=0)
+    optimizer = WeightDecay(
+        beside(), decays.L2(0.5, where=where.kernels(), layerwise=True)
+    )
+    model.compile(optimizer, LOSS, run_eagerly=keras.backend.backend() != "jax")
+    optimizer.inner_optimizer.update_curvature(model, X)
+    paced = callbacks.LayerwiseDecay(1, gain=8.0)
+    logs = model.fit(X, Y, verbose=0, callbacks=[paced]).history
+    ((_, memory),) = optimizer.callback_memory.items()
+    # Two angles, whose logarithms are on both sides of their mean.
+    excess = np.log1p(logs["rotation_spread"][0]) / 2
+    found = memory["sums"]["net/d0/kernel"] - memory["sums"]["net/d1/kernel"]
+    expected = (8 * 0.05 + 8 * 0.005) * excess
+    assert abs(found) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_left_out_turns_as_the_plain_gradient_turns_it():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3, name="d0"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(2, name="d1"),
+            keras.layers.BatchNormalization(),
+        ],
+        name="net",
+    )
+    optimizer = kfac(0.1, where=FIRST)
+    optimizer.build(model.trainable_variables)
+    squares = float(np.sum(np.square(weights(model)[4])))
+    found = metrics.effective_learning_rate(model, optimizer)
+    assert found["net/d0/kernel"] == pytest.approx(0.1)
+    assert found["net/d1/kernel"] == pytest.approx(1.0 / squares, rel=1e-5)
+    dampings = metrics.effective_damping(model, optimizer)
+    assert dampings["net/d0/kernel"] > 0 and dampings["net/d1/kernel"] is None
 
 
 def test_a_decay_of_paths_has_one_learning_rate():
