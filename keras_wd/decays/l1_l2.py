@@ -151,7 +151,8 @@ class L1(SeparableDecay):
             weight, where its step divides by d (Adam's `sqrt(v) + epsilon`,
             bias corrected). With that, the weights come to rest where the
             penalized loss is least, also after an adaptive optimizer; without
-            it, elsewhere. For Adam, Nadam, RMSprop and Adagrad.
+            it, elsewhere. For Adam, Nadam, Adamax, RMSprop, Adagrad and
+            Adafactor.
         anchor: None, or what the weights are pulled toward in place of zero:
             `"start"`, the weights when the optimizer is built; a built model,
             or the path of a `.keras` file, with weights of the same names.

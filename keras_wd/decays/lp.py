@@ -179,7 +179,8 @@ class ProximalLp(_PowerDecay):
             weight, where its step divides by d (Adam's `sqrt(v) + epsilon`,
             bias corrected). With that, the weights come to rest where the
             penalized loss is least, also after an adaptive optimizer; without
-            it, elsewhere. For Adam, Nadam, RMSprop and Adagrad.
+            it, elsewhere. For Adam, Nadam, Adamax, RMSprop, Adagrad and
+            Adafactor.
         touched_rows: decay only the rows (axis 0) whose gradient is not zero
             in this update, the tokens of an embedding table that the batch
             has; all others stay as the step leaves them.

@@ -54,8 +54,7 @@ def clip_over_replicas(
     """
     gradients = list(gradients)
     replicas = backend.replica_count()
-    clips = optimizer.clipnorm, optimizer.global_clipnorm, optimizer.clipvalue
-    if replicas == 1 or not any(clips):
+    if replicas == 1 or not clips(optimizer):
         return gradients
     present = [i for i, g in enumerate(gradients) if g is not None]
     summed = autodiff.sum_over_replicas(
@@ -63,8 +62,8 @@ def clip_over_replicas(
     )
     # Keras divides by the loss scale before it clips.
     scale = optimizer.loss_scale_factor or 1.0
-    clipped = _clipped(*clips, [g / scale for g in summed])
-    for i, gradient in zip(present, clipped, strict=True):
+    whole = clipped(optimizer, [g / scale for g in summed])
+    for i, gradient in zip(present, whole, strict=True):
         gradients[i] = gradient * (scale / replicas)
     return gradients
 
@@ -78,13 +77,26 @@ def before_inner(
     return clip_over_replicas(inner, gradients)
 
 
-def _clipped(norm, global_norm, value, gradients):
-    """What the first setting of three, as in Keras, makes of gradients."""
-    if norm:
-        return [g * _factor([g], norm) for g in gradients]
-    if global_norm:
-        factor = _factor(gradients, global_norm)
+def clips(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether an optimizer clips its gradients."""
+    return bool(
+        optimizer.clipnorm or optimizer.global_clipnorm or optimizer.clipvalue
+    )
+
+
+def clipped(optimizer: keras.optimizers.Optimizer, gradients: list) -> list:
+    """What the first setting of an optimizer, as in Keras, makes of them.
+
+    Args:
+        optimizer: one that `clips`.
+        gradients: dense tensors, of the whole batch.
+    """
+    if optimizer.clipnorm:
+        return [g * _factor([g], optimizer.clipnorm) for g in gradients]
+    if optimizer.global_clipnorm:
+        factor = _factor(gradients, optimizer.global_clipnorm)
         return [g * ops.cast(factor, g.dtype) for g in gradients]
+    value = optimizer.clipvalue
     return [ops.clip(g, -value, value) for g in gradients]
 
 

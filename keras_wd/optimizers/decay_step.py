@@ -11,6 +11,7 @@ from keras_wd import backend
 from keras_wd.decays.decay import Decay
 from keras_wd.ops import cautious
 from keras_wd.optimizers.assignment import rounded_off
+from keras_wd.optimizers.metric import StepMetric
 from keras_wd.optimizers.touched import TouchedRows
 
 
@@ -29,8 +30,7 @@ class DecayStep:
             share a learning rate, and that at this step, scalar.
         variables: the variables with a gradient, by position.
         touched: the rows that the gradients of this step reach.
-        divided_by: a function of a position: what the inner step divided the
-            gradient of each of its weights by, for decays in its metric.
+        metric: what the inner step divides gradients by, for decays in it.
         anchors: by name of the rule and position, what it pulls toward, or
             None for zero.
         unrounded: by position, the weights of a low-precision variable before
@@ -43,6 +43,7 @@ class DecayStep:
     Attributes:
         slot_values: pairs of the slots of a variable and their values after
             this step, both by name.
+        metric: which has to `read` what `couple` returns before the step.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class DecayStep:
         learning_rates: Callable,
         variables: Mapping[int, keras.Variable],
         touched: TouchedRows,
-        divided_by: Callable,
+        metric: StepMetric,
         anchors: Mapping[str, Sequence[keras.Variable | None]],
         unrounded: Sequence[keras.Variable | None],
         slots: Mapping[str, Sequence[Mapping[str, keras.Variable]]],
@@ -63,7 +64,7 @@ class DecayStep:
     ):
         self._variables = variables
         self._touched = touched
-        self._divided_by = divided_by
+        self.metric = metric
         self._anchors = anchors
         # Before the inner step, while the variables are what was rounded.
         self._rests = {
@@ -99,6 +100,14 @@ class DecayStep:
             if rule.needs_previous or rule.cautious
             for position in positions
         }
+        metric.before(
+            {
+                position: variables[position]
+                for key, rule in decays.items()
+                if rule.metric is not None
+                for position in selected[key]
+            }
+        )
         # Before the inner step, which forgets what it has added up.
         self._rows = {
             position: touched.of(position)
@@ -208,7 +217,7 @@ class DecayStep:
                     weight,
                     None,
                     ops.cast(strength, weight.dtype)
-                    / ops.cast(self._divided_by(position), weight.dtype),
+                    / ops.cast(self.metric.divided_by(position), weight.dtype),
                 )
                 for position, weight in zip(positions, weights, strict=True)
             ]

@@ -33,8 +33,8 @@ from keras_wd.optimizers.checks import checked_positions
 from keras_wd.optimizers.constrained import Constraints
 from keras_wd.optimizers.decay_step import DecayStep
 from keras_wd.optimizers.delegation import DelegatesToInner
+from keras_wd.optimizers.metric import StepMetric
 from keras_wd.optimizers.metric import check_metric_of
-from keras_wd.optimizers.metric import divided_by
 from keras_wd.optimizers.rates import LearningRates
 from keras_wd.optimizers.rates import Rates
 from keras_wd.optimizers.settings import building_its_own
@@ -219,7 +219,6 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
                 f"{len(grads)} gradients for {len(variables)} variables."
             )
         positions = [self._get_variable_index(v) for v in variables]
-
         if any(map(backend.is_traced, grads)):
             self.__dict__["_compiled"] = True
         # All of this is read before the inner step changes it.
@@ -231,6 +230,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
 
         grads = step.couple(dict(zip(positions, grads, strict=True)))
         grads = clipping.before_inner(self.inner_optimizer, grads.values())
+        step.metric.read(dict(zip(positions, grads, strict=True)))
         with self._constraints.withheld(step.positions):
             self.inner_optimizer.apply(grads, variables)
         for position, weights in step.shrink().items():
@@ -290,7 +290,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             learning_rates=self._learning_rates.at,
             variables=reached,
             touched=TouchedRows(inner, gradients, is_update, accumulated),
-            divided_by=functools.partial(divided_by, inner),
+            metric=StepMetric(inner, accumulated),
             anchors=dict(zip(self.decays, self._anchors, strict=True)),
             unrounded=self._unrounded,
             slots=dict(zip(self.decays, self._slots, strict=True)),

@@ -10,8 +10,9 @@ from sklearn.linear_model import Lasso
 
 from keras_wd import decays
 from keras_wd import optimizers
+from keras_wd import where
 from keras_wd.ops import group_soft_threshold_in_metric
-from keras_wd.optimizers.metric import divided_by
+from keras_wd.optimizers.metric import StepMetric
 from tests import catalogue
 from tests import reference
 from tests.training import take_steps
@@ -33,6 +34,10 @@ ADAPTIVE = {
         rate, centered=True
     ),
     "Adagrad": lambda rate: keras.optimizers.Adagrad(rate),
+    "Adafactor": lambda rate: keras.optimizers.Adafactor(rate),
+    "Adafactor clipped": lambda rate: keras.optimizers.Adafactor(
+        rate, clip_threshold=0.3, relative_step=False, global_clipnorm=0.5
+    ),
 }
 DECAYS = {
     "L1": lambda **a: decays.L1(0.2, **a),
@@ -90,6 +95,9 @@ RESTING = {
         rate, momentum=0.8
     ),
     "Adagrad": lambda rate: keras.optimizers.Adagrad(20.0),
+    "Adafactor": lambda rate: keras.optimizers.Adafactor(
+        rate, clip_threshold=0.5, epsilon_2=1.0
+    ),
 }
 
 
@@ -114,22 +122,90 @@ def test_the_plain_step_after_adam_solves_another_problem():
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-def test_the_metric_is_what_the_step_divided_by(name):
+@pytest.mark.parametrize("shape", [(5,), (4, 3)])
+def test_the_metric_is_what_the_step_divided_by(name, shape):
     rng = np.random.default_rng(0)
-    inner = ADAPTIVE[name](0.1)
-    weights = variables([np.zeros((4, 3))])
-    grads = [rng.normal(size=(4, 3)).astype("float32") for _ in range(3)]
-    steps = [
-        0,
-        *(h[0] for h in take_steps(inner, weights, [[g] for g in grads])),
-    ]
-    moved = steps[-2] - steps[-1]
-    divisor = ops.convert_to_numpy(divided_by(inner, 0))
+    # So that Adafactor's steps are shorter than its rate from the second on.
+    rate = 0.8 if "Adafactor" in name else 0.1
+    inner, weight = ADAPTIVE[name](rate), np.ones(shape)
+    (kernel,) = weights = variables([weight])
+    inner.build(weights)
+    for _ in range(3):
+        gradient = ops.convert_to_tensor(rng.normal(size=shape), "float32")
+        metric = StepMetric(inner, ())
+        metric.before({0: kernel})
+        metric.read({0: gradient})
+        inner.apply([gradient], weights)
+        before, weight = weight, ops.convert_to_numpy(kernel.value)
+    divisor = ops.convert_to_numpy(metric.divided_by(0))
+    gradient = ops.convert_to_numpy(metric.gradients.get(0, gradient))
     # Nadam's share of the gradient is 1 without momentum.
-    np.testing.assert_allclose(0.1 * grads[-1] / divisor, moved, rtol=2e-4)
+    np.testing.assert_allclose(
+        rate * gradient / divisor, before - weight, rtol=2e-4
+    )
 
 
 # One step of each rule.
+
+
+def step_of_adafactor(w, r, c, gradient, t, rate, clip):
+    """The weights after a step, what it divides by, and both factors."""
+    beta, square = 1 - t**-0.8, gradient**2 + 1e-30
+    r = beta * r + (1 - beta) * (square.mean(1) if w.ndim > 1 else square)
+    c = beta * c + (1 - beta) * square.mean(0)
+    v = np.outer(r, c) / r.mean() if w.ndim > 1 else r
+    shortened = max(1, np.sqrt(np.mean(gradient**2 / v)) / clip)
+    alpha = max(1e-3, np.sqrt(np.mean(w**2))) * min(rate, t**-0.5)
+    d = rate * np.sqrt(v) * shortened / alpha
+    return w - rate * gradient / d, d, r, c
+
+
+@pytest.mark.parametrize(
+    "case",
+    catalogue.quick(
+        [
+            ("decoupled", 2, (3, 2)),
+            ("decoupled", 1, (2,)),
+            ("independent", 2, (2,)),
+        ],
+        ("decoupled", 2, (3, 2)),
+    ),
+)
+@pytest.mark.usefixtures("float64")
+def test_the_steps_of_adafactor_are_the_reference(case):
+    coupling, each, shape = case
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=shape)
+    grads = rng.normal(size=(6, *shape))
+    grads *= np.resize([0.1, 3.0], 6).reshape(-1, *(1 for _ in shape))
+    rate, clip, penalty = 0.5, 0.25, 0.0625
+    optimizer = optimizers.WeightDecay(
+        keras.optimizers.Adafactor(
+            rate,
+            clip_threshold=clip,
+            gradient_accumulation_steps=None if each == 1 else each,
+            loss_scale_factor=4.0,
+            clipvalue=2.0,
+        ),
+        decays.L1(
+            penalty,
+            metric="optimizer",
+            coupling=coupling,
+            where=where.everything(),
+        ),
+    )
+    ours = take_steps(
+        optimizer, variables([w], "float64"), [[4 * g] for g in grads]
+    )
+    r = c = 0.0
+    for t, update in enumerate(grads.reshape(-1, each, *shape).mean(1), 1):
+        update = np.clip(update, -2, 2)
+        w, d, r, c = step_of_adafactor(w, r, c, update, t, rate, clip)
+        s = penalty * (rate if coupling == "decoupled" else 1)
+        w = reference.soft_threshold(w, s / d)
+        np.testing.assert_allclose(
+            ours[t * each - 1][0], w, rtol=1e-6, atol=1e-9
+        )
 
 
 def divisor_of_adam(gradients, beta=0.999, epsilon=1e-3):
@@ -243,7 +319,6 @@ def test_with_one_strength_it_is_the_plain_group_step():
     "inner, reason",
     [
         (lambda: keras.optimizers.SGD(0.1), "metric=None is its metric"),
-        (lambda: keras.optimizers.Adafactor(0.1), "it does not keep"),
         (lambda: keras.optimizers.Lion(0.1), "not of that form"),
         (lambda: optimizers.KFAC(0.1), "not of that form"),
     ],
