@@ -6,6 +6,7 @@ the input: a unit whose input weights are all zero is one.
 """
 
 import collections
+from collections.abc import Sequence
 
 import numpy as np
 from keras import layers
@@ -14,10 +15,13 @@ from keras_wd.graph import attention
 from keras_wd.graph import channel_rules
 from keras_wd.graph import kernels
 from keras_wd.graph import traits
+from keras_wd.graph.channels import AN_INPUT
+from keras_wd.graph.channels import AT_THE_BORDER
 from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Along
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
+from keras_wd.graph.channels import IsInput
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import Weighted
 from keras_wd.graph.structure import Graph
@@ -60,14 +64,19 @@ class ChannelAnalysis:
             self.classes.pin(
                 self._channels[tensor].labels,
                 "its output is an output of the model",
+                AT_THE_BORDER,
             )
+
+    def labels_of(self, tensors: Sequence[int]) -> list[int]:
+        """The labels of the channels of tensors of the graph."""
+        return [n for t in tensors for n in self._channels[t].labels.tolist()]
 
     def _read(self, step):
         inputs = [self._channels[tensor] for tensor in step.inputs]
         try:
             made = self._made(step, inputs)
         except NeedsAll as refusal:
-            self._read_opaque(step, inputs, str(refusal))
+            self._read_opaque(step, inputs, refusal)
             return
         made = made if isinstance(made, list) else [made]
         self._channels.update(zip(step.outputs, made, strict=True))
@@ -76,7 +85,7 @@ class ChannelAnalysis:
         operation = step.operation
         if operation is None:
             if not inputs:
-                raise NeedsAll("it is an input of the model")
+                raise IsInput(AN_INPUT)
             if self._entrances[step.path] > 1:
                 raise NeedsAll(
                     f"{'/'.join(step.scope)} is shared: it is called "
@@ -90,7 +99,7 @@ class ChannelAnalysis:
             self.along.append(Along(step, inputs[0], made))
             self.made.append(made.labels)
             return made
-        if traits.is_exactly(operation, channel_rules.WEIGHTED):
+        if channel_rules.is_weighted(operation):
             return self._read_weighted(step, inputs[0])
         if traits.operation_name(operation) == "Split":
             return self._read_split(step, inputs[0])
@@ -163,15 +172,16 @@ class ChannelAnalysis:
             constants = channel_rules.activated(activation, constants)
         return Channels(made, constants, gains)
 
-    def _read_opaque(self, step, inputs, reason):
+    def _read_opaque(self, step, inputs, refusal):
         """All channels stay; nothing is known about what the step makes."""
+        reason, certainty = str(refusal), refusal.certainty
         self.opaque[step] = reason
         for channels in inputs:
-            self.classes.pin(channels.labels, reason)
+            self.classes.pin(channels.labels, reason, certainty)
         for tensor in step.outputs:
             size = (self.graph.shapes[tensor] or (None,))[-1] or 0
             labels = self.classes.new(size)
-            self.classes.pin(labels, reason)
+            self.classes.pin(labels, reason, certainty)
             self._channels[tensor] = Channels(
                 labels, np.full(size, np.nan), np.full(size, UNBOUNDED)
             )

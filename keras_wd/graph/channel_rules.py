@@ -1,5 +1,6 @@
 """How single layers act on channels."""
 
+import re
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras_wd.graph import traits
 from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
+from keras_wd.graph.channels import MixesAll
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import reshaped
 from keras_wd.graph.kernels import array
@@ -62,13 +64,18 @@ def refuse_unusual(graph: Graph, step: Step) -> None:
     if reason:
         raise NeedsAll(f"{reason}, and only channels_last is supported")
     allowed = _ALLOWED_OPTIONS if isinstance(operation, ATTENTION) else ()
-    options = [name for name in step.options if name not in allowed]
+    options = [
+        name
+        for name, value in step.options.items()
+        if name not in allowed
+        and not (name == "return_attention_scores" and value is False)
+    ]
     joins = traits.is_exactly(operation, MERGING)
     if options and isinstance(operation, layers.Layer) and not joins:
         said = ", ".join(f"{k}={step.options[k]!r}" for k in options)
         raise NeedsAll(f"{step.path} is called with {said}")
-    if traits.is_exactly(
-        operation, (*WEIGHTED, *WITH_CHANNELS, *ATTENTION, layers.Embedding)
+    if is_weighted(operation) or traits.is_exactly(
+        operation, (*WITH_CHANNELS, *ATTENTION, layers.Embedding)
     ):
         uses = graph.uses[id(operation)]
         if uses > 1:
@@ -76,6 +83,34 @@ def refuse_unusual(graph: Graph, step: Step) -> None:
         reason = traits.changed_weights(operation)
         if reason:
             raise NeedsAll(reason)
+
+
+def is_weighted(operation: keras.Operation) -> bool:
+    """Whether this is a layer whose kernel has rows and units.
+
+    Dense, convolutions, and an EinsumDense that does what Dense does.
+    """
+    return traits.is_exactly(operation, WEIGHTED) or is_einsum_of_dense(
+        operation
+    )
+
+
+def is_einsum_of_dense(operation: keras.Operation) -> bool:
+    """Whether this is an EinsumDense from the last axis to the last axis."""
+    if not traits.is_exactly(operation, layers.EinsumDense):
+        return False
+    form = re.fullmatch(
+        r"(.*)(\w),(\w)(\w)->(.*)(\w)", operation.equation.replace(" ", "")
+    )
+    if form is None:
+        return False
+    before, row, first, second, after, unit = form.groups()
+    bias = operation.bias_axes
+    return (
+        (row, unit, before) == (first, second, after)
+        and not {row, unit} & set(before)
+        and bias in (None, "", unit)
+    )
 
 
 def is_grouped(operation: keras.Operation) -> bool:
@@ -115,7 +150,7 @@ def passed(
         ):
             return through_root_mean_square(classes, graph, step, read)
         if traits.is_exactly(operation, layers.LayerNormalization):
-            raise NeedsAll(
+            raise MixesAll(
                 f"{step.path} subtracts the mean over all channels, which is "
                 "another one without some of them"
             )

@@ -18,8 +18,28 @@ from keras_wd.graph.structure import Step
 UNBOUNDED = 1e100
 
 
+# Of several reasons why units stay, the one that a better reading of the
+# model would not change.
+_NOT_KNOWN, AT_THE_BORDER, NEVER = range(3)
+AN_INPUT = "it is joined to an input of the model"
+
+
 class NeedsAll(Exception):
     """A step needs all its channels as they are, and why."""
+
+    certainty = _NOT_KNOWN
+
+
+class IsInput(NeedsAll):
+    """An input of the model keeps its size."""
+
+    certainty = AT_THE_BORDER
+
+
+class MixesAll(NeedsAll):
+    """No such step computes the same of fewer channels."""
+
+    certainty = NEVER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +100,14 @@ class Classes:
             if a != b:
                 self._parents[b] = a
 
-    def pin(self, labels: np.ndarray, reason: str) -> None:
+    def pin(
+        self, labels: np.ndarray, reason: str, certainty: int = _NOT_KNOWN
+    ) -> None:
         """Keep the units with these labels, for a reason."""
         for label in np.unique(labels).tolist():
-            self._reasons.setdefault(label, reason)
+            known = self._reasons.get(label)
+            if known is None or known[0] < certainty:
+                self._reasons[label] = certainty, reason
 
     def roots(self) -> np.ndarray:
         """By label, the label that stands for its class."""
@@ -94,10 +118,12 @@ class Classes:
 
     def reasons(self) -> dict[int, str]:
         """Why classes have to stay, by the label that stands for them."""
-        found = {}
+        found: dict[int, tuple[int, str]] = {}
         for label, reason in self._reasons.items():
-            found.setdefault(self._root(label), reason)
-        return found
+            known = found.setdefault(self._root(label), reason)
+            if known[0] < reason[0]:
+                found[self._root(label)] = reason
+        return {root: reason for root, (_, reason) in found.items()}
 
     def _root(self, label):
         parents = self._parents
@@ -148,4 +174,9 @@ def reshaped(graph: Graph, step: Step, read: Channels) -> Channels:
     if len(after) == 1 and None not in before:
         positions = math.prod(before[:-1])
         return read.taken(np.tile(np.arange(len(read)), positions))
+    if None not in after and before[-1] and math.prod(after[-2:]) == before[-1]:
+        raise NeedsAll(
+            f"{step.path} splits the channels into {after[-2]} groups of "
+            f"{after[-1]}"
+        )
     raise NeedsAll(f"{step.path} reshapes the channels")

@@ -5,8 +5,8 @@ from keras import layers
 
 from keras_wd.errors import check_number
 from keras_wd.graph import traits
-from keras_wd.graph.channel_rules import WEIGHTED
 from keras_wd.graph.channel_rules import is_grouped
+from keras_wd.graph.channel_rules import is_weighted
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
 from keras_wd.graph.inside import look_inside
@@ -186,7 +186,7 @@ def _layers(removal: Removal, inside: list) -> tuple[LayerReport, ...]:
     weighted = {
         w.step: w.made
         for w in analysis.weighted
-        if traits.is_exactly(w.step.operation, WEIGHTED)
+        if is_weighted(w.step.operation)
     }
     heads = {part.step: part.heads for part in analysis.heads}
     embedded = {
@@ -197,16 +197,17 @@ def _layers(removal: Removal, inside: list) -> tuple[LayerReport, ...]:
     }
     made_by = {**weighted, **heads, **embedded}
     looked_into = {i.step.path: i for i in inside}
+    reasons = _reasons_inside(removal, inside)
     for step in analysis.graph.steps:
         kind = type(step.operation).__name__
         if step in made_by:
             made = made_by[step]
             left = int(removal.kept[made].sum())
-            note = _note(removal, step, made)
+            note = _note(removal, step, made, reasons)
             rows.append(LayerReport(step.path, kind, len(made), left, note))
         elif step in analysis.opaque and getattr(step.operation, "weights", []):
             units = None
-            if traits.is_exactly(step.operation, WEIGHTED):
+            if is_weighted(step.operation):
                 units = units_of(step.operation)
             note = f"left whole: {analysis.opaque[step]}"
             rows.append(LayerReport(step.path, kind, units, units, note))
@@ -237,8 +238,19 @@ def _layers_inside(inner):
     return rows
 
 
-def _note(removal, step, made):
-    reasons = names(made.tolist(), removal.reasons)
+def _reasons_inside(removal, inside):
+    """The reasons, of what layers read as their own layers say them."""
+    reasons = dict(removal.reasons)
+    for i in inside:
+        plain = removal.analysis.opaque[i.step]
+        for label in removal.analysis.labels_of(i.step.inputs[:1]):
+            if i.entrance and reasons.get(label) == plain:
+                reasons[label] = i.entrance
+    return reasons
+
+
+def _note(removal, step, made, reasons):
+    reasons = names(made.tolist(), reasons)
     note = f"left whole: {'; '.join(reasons)}" if reasons else ""
     for weighted in removal.analysis.weighted:
         if weighted.step is step and getattr(step.operation, "bias", 0) is None:

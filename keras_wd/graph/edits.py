@@ -8,8 +8,9 @@ from keras import layers
 from keras_wd.graph import attention
 from keras_wd.graph import traits
 from keras_wd.graph.channel_analysis import ChannelAnalysis
-from keras_wd.graph.channel_rules import WEIGHTED
+from keras_wd.graph.channel_rules import is_einsum_of_dense
 from keras_wd.graph.channel_rules import is_grouped
+from keras_wd.graph.channel_rules import is_weighted
 from keras_wd.graph.channels import Along
 from keras_wd.graph.channels import Weighted
 from keras_wd.graph.rebuild import Edit
@@ -27,7 +28,7 @@ def edits(removal: Removal) -> dict[str, Edit]:
         ):
             found[step.path] = Edit({}, {})
     for weighted in analysis.weighted:
-        if traits.is_exactly(weighted.step.operation, WEIGHTED):
+        if is_weighted(weighted.step.operation):
             found[weighted.step.path] = _smaller_layer(weighted, removal.kept)
     for heads in analysis.heads:
         config, arrays = attention.smaller(heads, removal.kept)
@@ -43,7 +44,7 @@ def masked(removal: Removal) -> dict[str, Edit]:
     for weighted in removal.analysis.weighted:
         layer, path = weighted.step.operation, weighted.step.path
         dead = removal.dead.get(path, ())
-        if len(dead) and traits.is_exactly(layer, WEIGHTED):
+        if len(dead) and is_weighted(layer):
             found[path] = Edit({}, with_zeros(layer, units=dead))
     return found
 
@@ -62,7 +63,7 @@ def without_rows(
     for weighted in analysis.weighted:
         layer, path = weighted.step.operation, weighted.step.path
         rows = np.flatnonzero(removed[weighted.read.labels])
-        if traits.is_exactly(layer, WEIGHTED) and len(rows):
+        if is_weighted(layer) and len(rows):
             arrays = with_zeros(layer, rows=rows, values=values)
             found[path] = Edit({}, arrays)
     for heads in analysis.heads:
@@ -113,16 +114,30 @@ def _smaller_layer(weighted: Weighted, kept) -> Edit:
     else:
         kernel = np.asarray(layer.kernel).compress(rows, -2)
         arrays = {"kernel": kernel.compress(units, -1)}
-    size = "units" if traits.is_exactly(layer, layers.Dense) else "filters"
-    config = {size: int(units.sum())}
+    config: dict[str, object] = _of_units(layer, int(units.sum()))
     gone = ~rows & ~np.isnan(weighted.foldable)
     added = weighted.foldable[gone] @ weighted.totals[gone]
     if layer.bias is not None:
         arrays["bias"] = (np.asarray(layer.bias) + added)[units]
     elif added[units].any():
-        config["use_bias"] = True
+        config |= _with_bias(layer)
         arrays["bias"] = added[units]
     return Edit(config, arrays)
+
+
+def _of_units(layer, count):
+    """What the configuration says of that many units."""
+    if is_einsum_of_dense(layer):
+        shape = layer.partial_output_shape
+        return {"output_shape": (*shape[:-1], count)}
+    is_dense = traits.is_exactly(layer, layers.Dense)
+    return {"units" if is_dense else "filters": count}
+
+
+def _with_bias(layer):
+    if is_einsum_of_dense(layer):
+        return {"bias_axes": layer.equation[-1]}
+    return {"use_bias": True}
 
 
 def _along(along: Along, removal) -> Edit:

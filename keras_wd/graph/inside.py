@@ -16,9 +16,12 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from keras_wd.graph import traits
 from keras_wd.graph import verify
 from keras_wd.graph.channel_analysis import ChannelAnalysis
-from keras_wd.graph.channel_rules import WEIGHTED
+from keras_wd.graph.channel_rules import ATTENTION
+from keras_wd.graph.channel_rules import is_weighted
+from keras_wd.graph.channels import AN_INPUT
 from keras_wd.graph.copies import Copier
 from keras_wd.graph.copies import config_of
 from keras_wd.graph.copies import made_again
@@ -26,6 +29,7 @@ from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
 from keras_wd.graph.rebuild import Edit
 from keras_wd.graph.removal import Removal
+from keras_wd.graph.removal import names
 from keras_wd.graph.removal import plan_removal
 from keras_wd.graph.removal import with_own_units
 from keras_wd.graph.structure import Graph
@@ -53,6 +57,7 @@ class Inside:
         whole: the same, of the same size, without the units that are taken
             for dead; None if there are none.
         reason: why it stays, if it does.
+        entrance: why what it reads has to stay, if its own layers say so.
     """
 
     step: Step
@@ -60,6 +65,7 @@ class Inside:
     smaller: Edit | None
     whole: Edit | None
     reason: str
+    entrance: str = ""
 
     def left_whole(self) -> "Inside":
         """The same if the model as a whole refutes it."""
@@ -87,7 +93,7 @@ def _holds_layers(layer):
         isinstance(layer, keras.Layer)
         and functional_of(layer) is None
         and type(layer).__module__.split(".")[0] != "keras"
-        and any(isinstance(part, WEIGHTED) for part in _parts(layer))
+        and any(map(is_weighted, _parts(layer)))
     )
 
 
@@ -104,12 +110,23 @@ def _look_into(graph, step, threshold):
         removal = plan_removal(inner.graph, threshold)
     except Exception as error:  # whatever a layer of somebody else raises
         return Inside(step, None, None, None, _said(step, error))
+    entrance = _entrance(step, removal)
     if removal.is_empty:
-        return Inside(step, removal, None, None, "")
+        return Inside(step, removal, None, None, "", entrance)
     try:
-        return Inside(step, *inner.shrunk(removal), "")
+        return Inside(step, *inner.shrunk(removal), "", entrance)
     except Exception as error:
-        return Inside(step, removal, None, None, _said(step, error))
+        reason = _said(step, error)
+        return Inside(step, removal, None, None, reason, entrance)
+
+
+def _entrance(step, removal):
+    """Why the first tensor that a layer reads keeps its channels."""
+    labels = removal.analysis.labels_of(removal.analysis.graph.steps[0].outputs)
+    reasons = names(labels, removal.reasons)
+    if not reasons or reasons[0] == AN_INPUT:
+        return ""
+    return f"{step.path}/{reasons[0]}"
 
 
 def _said(step, error):
@@ -144,7 +161,7 @@ class _Inner:
         if copy.variables:
             for part, name in _named(copy):
                 part.name = name
-                if list(_parts(part)) and functional_of(part) is None:
+                if list(_parts(part)) and not _is_read_as_one(part):
                     part.__class__ = _called_as_written(type(part))
         self._inputs, (args, kwargs) = _entrances(step.node)
         made = keras.tree.flatten(copy.call(*args, **kwargs))
@@ -172,15 +189,38 @@ class _Inner:
     ) -> tuple[Removal, Edit | None, Edit | None]:
         """What is removed in the end, see `Inside`.
 
-        Layers of one size keep as many units, as one number says how many
+        Heads of attention stay if the configuration cannot say that there
+        are fewer; often their number decides their size.
+        """
+        heads = [part.heads for part in removal.analysis.heads]
+        gone = [made for made in heads if not removal.kept[made].all()]
+        if not gone:
+            return self._shrunk(removal, [])
+        try:
+            return self._shrunk(removal, heads)
+        except Exception:  # of `_Whole`, or whatever the layer raises
+            kept, reasons = removal.kept.copy(), dict(removal.reasons)
+            for made in gone:
+                _keep(removal.analysis, made, kept, len(made))
+                said = (
+                    f"{self.step.path} has no entry in its configuration for "
+                    f"fewer than {len(made)} heads of that size"
+                )
+                reasons |= dict.fromkeys(made.tolist(), said)
+            removal = dataclasses.replace(removal, kept=kept, reasons=reasons)
+            return self._shrunk(removal, [])
+
+    def _shrunk(self, removal, heads):
+        """Layers of one size keep as many units, as one number says how many
         there are: as many as that of them which needs most.
         """
         sizes = {}
         kept = removal.kept.copy()
-        for made in _own_units(removal):
+        units = [*_own_units(removal), *heads]
+        for made in units:
             left = int(kept[made].sum())
             sizes[len(made)] = max(sizes.get(len(made), 0), left)
-        for made in _own_units(removal):
+        for made in units:
             _keep(removal.analysis, made, kept, sizes[len(made)])
         dead = {
             weighted.step.path: positions[~kept[weighted.made[positions]]]
@@ -200,16 +240,23 @@ class _Inner:
             raise _Whole(f"{self.step.path} normalizes what would go")
         values = self.values(inner)
         shapes = [value.shape for value in values]
+        failure: Exception | None = None
         for changes in self._changes(sizes):
-            made = self._made(changes)
+            try:
+                made = self._made(changes)
+            except Exception as error:  # an entry that means something else
+                failure = failure or error
+                continue
             found = [tuple(v.shape) for v in made.variables]
             if found == shapes:
                 self._compare(made, values, whole)
                 return removal, Edit(changes, {}, values), whole
-        units = ", ".join(f"{n} to {m}" for n, m in sizes.items())
+        if failure is not None:
+            raise failure
+        units_said = ", ".join(f"{n} to {m}" for n, m in sizes.items())
         raise _Whole(
             f"{self.step.path} has no entry in its configuration that changes "
-            f"{units} units and nothing else"
+            f"{units_said} units and nothing else"
         )
 
     def _changes(self, sizes):
@@ -280,11 +327,16 @@ def _named(layer, prefix="") -> list[tuple[keras.Layer, str]]:
             name = f"{plain}_{number}"
         names.add(name)
         found.append((part, name))
-        if functional_of(part) is None:
+        if not _is_read_as_one(part):
             inner = getattr(part, "_layers", ())
             # Keras allows no slash in the name of an operation.
             waiting += [(one, f"{name}.") for one in inner]
     return found
+
+
+def _is_read_as_one(part):
+    is_model = functional_of(part) is not None
+    return is_model or traits.is_exactly(part, ATTENTION)
 
 
 def _called_as_written(kind):

@@ -61,6 +61,8 @@ def operated(graph: Graph, step: Step, read: Channels) -> Channels:
             gains = read.gains * abs(float(numbers[0]))
         constants = _evaluated(step, read.constants)
         return Channels(read.labels, constants, gains)
+    if name == "Concatenate":
+        raise NeedsAll(f"{step.path} joins it with a constant tensor")
     raise NeedsAll(
         f"{step.path} ({name}) is not known to treat channels separately"
     )

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from keras_wd.graph import traits
 from keras_wd.graph.channel_analysis import ChannelAnalysis
-from keras_wd.graph.channel_rules import WEIGHTED
+from keras_wd.graph.channel_rules import is_weighted
 from keras_wd.graph.channels import Weighted
 from keras_wd.graph.structure import Graph
 
@@ -94,7 +93,7 @@ def with_own_units(analysis: ChannelAnalysis) -> list[Weighted]:
     return [
         weighted
         for weighted in analysis.weighted
-        if traits.is_exactly(weighted.step.operation, WEIGHTED)
+        if is_weighted(weighted.step.operation)
     ]
 
 

@@ -15,6 +15,8 @@ from keras import layers
 from keras_wd.graph import traits
 from keras_wd.graph.channel_rules import ATTENTION
 from keras_wd.graph.channel_rules import WEIGHTED
+from keras_wd.graph.channel_rules import is_einsum_of_dense
+from keras_wd.graph.channel_rules import is_weighted
 from keras_wd.graph.structure import Graph
 from keras_wd.graph.structure import Step
 from keras_wd.graph.structure import read
@@ -167,7 +169,7 @@ def measure(model: keras.Model, graph: Graph) -> Sizes:
         units=sum(
             units_of(step.operation)
             for step in graph.steps
-            if traits.is_exactly(step.operation, WEIGHTED)
+            if is_weighted(step.operation)
         ),
         parameters=model.count_params(),
         multiply_adds=multiply_adds(graph),
@@ -182,6 +184,8 @@ def measure(model: keras.Model, graph: Graph) -> Sizes:
 
 def units_of(layer: keras.Layer) -> int:
     """The units of a Dense or convolution layer."""
+    if is_einsum_of_dense(layer):
+        return layer.kernel.shape[-1]
     return layer.units if hasattr(layer, "units") else layer.filters
 
 
@@ -212,15 +216,8 @@ def multiply_adds_of(graph: Graph, step: Step) -> int | None:
     if traits.is_exactly(layer, traits.TRANSPOSED):
         positions = graph.shapes[step.inputs[0]][1:-1]
     if traits.is_exactly(layer, layers.EinsumDense):
-        left, right = layer.equation.replace("...", "").split("->")
-        if "..." in layer.equation:
-            return 0
-        kept = [
-            size
-            for axis, size in zip(right, (1, *made), strict=False)
-            if axis not in left.split(",")[1]
-        ]
-        positions = kept
+        read = graph.shapes[step.inputs[0]]
+        positions = _not_in_kernel(layer.equation, read, made)
     if None in positions:
         return None
     if traits.is_exactly(layer, traits.SEPARABLE):
@@ -230,6 +227,28 @@ def multiply_adds_of(graph: Graph, step: Step) -> int | None:
     else:
         size = math.prod(layer.kernel.shape)
     return int(math.prod(positions) * size)
+
+
+def _not_in_kernel(equation, read, made):
+    """The sizes of what an EinsumDense makes, for axes it does not mix."""
+    left, right = equation.replace(" ", "").split("->")
+    before, kernel = left.split(",")
+    # Keras takes what an output shape does not say for unknown.
+    known = dict(_sizes_by_axis(before, read))
+    return [
+        known.get(axis) if n is None else n
+        for axis, n in _sizes_by_axis(right, (1, *made))
+        if axis not in list(kernel)
+    ]
+
+
+def _sizes_by_axis(axes, sizes):
+    """(letter, size) of every axis; numbers for those of an ellipsis."""
+    letters = axes.replace("...", "")
+    others = list(range(len(sizes) - len(letters)))
+    before = axes.split("...")[0] if others else letters
+    names = [*before, *others, *letters[len(before) :]]
+    return zip(names, sizes, strict=True)
 
 
 def _of_attention(graph, step):

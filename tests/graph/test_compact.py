@@ -297,7 +297,9 @@ UNSUPPORTED = {
         lambda: layers.LayerNormalization()
     ),
     "softmax.*not known to treat channels": lambda: layers.Softmax(),
-    "reshape reshapes the channels": lambda: layers.Reshape((2, 2)),
+    "reshape splits the channels into 2 groups of 2": (
+        lambda: layers.Reshape((2, 2))
+    ),
     "batch_normalization does not normalize the last axis": (
         lambda: layers.BatchNormalization(axis=1)
     ),

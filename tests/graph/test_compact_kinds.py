@@ -58,6 +58,7 @@ BETWEEN = {
         5, 3, padding="same", depth_multiplier=2
     )(x),
     "transposed": lambda x: layers.Conv2DTranspose(5, 3, strides=2)(x),
+    "as Dense": lambda x: layers.EinsumDense("...a,ab->...b", 5)(x),
     "rescaled": lambda x: layers.Rescaling(0.5)(x),
     "root mean square": lambda x: layers.RMSNormalization()(x),
     "hard silu": lambda x: x * ops.relu6(x + 3.0) / 6.0,
@@ -86,6 +87,45 @@ def test_units_of_other_convolutions_are_removed(layer):
     zero_units(model.get_layer("a"), [1, 2, 3], bias=0.5)
     smaller = graph.compact(model)
     assert smaller.get_layer("a").filters == 1
+
+
+@pytest.mark.parametrize("bias", [None, "c"])
+def test_an_einsum_may_be_a_dense_layer(bias):
+    """Without a bias it gets one, for the constants that were removed."""
+
+    def build(x):
+        x = layers.EinsumDense("nta,ab->ntb", (6, 4), "relu", name="a",
+                               bias_axes="b")(x)  # fmt: skip
+        return layers.EinsumDense(
+            "...b,bc->...c", 2, bias_axes=bias, name="out"
+        )(x)
+
+    model = functional(build, (6, 3))
+    zero_units(model.get_layer("a"), [1, 3], bias=0.5)
+    assert graph.sizes(model).multiply_adds == 6 * (3 * 4 + 4 * 2)
+    smaller = graph.compact(model)
+    assert smaller.get_layer("a").kernel.shape == (3, 2)
+    assert smaller.get_layer("out").kernel.shape == (2, 2)
+    assert smaller.get_layer("out").bias is not None
+    assert graph.sizes(smaller).multiply_adds == 6 * (3 * 2 + 2 * 2)
+    pruned = graph.prune(model, ratio=0.5, round_to=1)
+    assert pruned.get_layer("a").kernel.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "equation, shape",
+    [
+        ("abc,bce->abe", (6, 4)),
+        ("abc,dc->abd", (6, 4)),
+        ("abc,cd->adb", (4, 6)),
+    ],
+)
+def test_other_einsums_keep_their_channels(equation, shape):
+    model = functional(
+        lambda x: layers.EinsumDense(equation, shape, name="e")(x), (6, 8)
+    )
+    _, report = graph.compact(model, report=True, batch_size=None)
+    assert "not known to treat channels separately" in report.layers[0].note
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

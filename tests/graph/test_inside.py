@@ -41,10 +41,12 @@ class Gated(layers.Layer):
 class Tower(layers.Layer):
     """Several of them, of one width, with heads of attention before."""
 
-    def __init__(self, width, depth, **kwargs):
+    def __init__(self, width, depth, heads=2, per_head=2, **kwargs):
         super().__init__(**kwargs)
         self.width, self.depth = width, depth
-        self.mix = layers.MultiHeadAttention(2, 2, name="mix")
+        self.heads, self.per_head = heads, per_head
+        size = per_head or 8 // heads
+        self.mix = layers.MultiHeadAttention(heads, size, name="mix")
         self.blocks = [Gated(width, name="gated") for _ in range(depth)]
 
     def build(self, shape):
@@ -60,6 +62,7 @@ class Tower(layers.Layer):
 
     def get_config(self):
         sizes = {"width": self.width, "depth": self.depth}
+        sizes |= {"heads": self.heads, "per_head": self.per_head}
         return {**super().get_config(), **sizes}
 
 
@@ -139,13 +142,48 @@ def test_dead_units_inside_are_removed_and_the_class_stays(tmp_path):
     )
     rows = {row.layer: row for row in report.layers}
     assert (rows["one/up"].units_before, rows["one/up"].units_after) == (8, 5)
-    assert "it is an input of one" in rows["one/down"].note
+    assert "it is joined to an input of one" in rows["one/down"].note
     # As many numbers as the units had, and a file that can be read.
     assert model.count_params() - smaller.count_params() == 4 * (2 * 5 + 4)
     smaller.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(outputs(again), outputs(smaller), rtol=1e-6)
     assert model.get_layer("one").width == 8
+
+
+@pytest.mark.parametrize("per_head", [2, None])
+def test_heads_inside_go_where_the_configuration_has_their_number(per_head):
+    """Where their number decides their size, only the other units go."""
+    model = network(Tower(8, 1, heads=4, per_head=per_head, name="tower"))
+    tower = model.get_layer("tower")
+    kill(tower.blocks[0], 0, 1, 2)
+    rows = np.array(tower.mix._output_dense.kernel)
+    rows[1:] = 0
+    tower.mix._output_dense.kernel.assign(rows)
+    smaller, report = graph.compact(model, report=True, batch_size=None)
+    heads = 1 if per_head else 4
+    found = smaller.get_layer("tower")
+    assert (found.width, found.mix.num_heads) == (5, heads)
+    (row,) = [row for row in report.layers if row.layer == "tower/mix"]
+    assert row.units_after == heads
+    assert per_head or "fewer than 4 heads of that size" in row.note
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_what_reads_a_layer_says_why_its_units_stay():
+    """The reason is that of the layers inside, not that it is a layer."""
+    inputs = keras.Input((6, 3))
+    x = layers.Dense(4, name="into")(inputs)
+    x = Normed(8, name="one")(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    report = graph.compact(model, report=True, batch_size=None)[1]
+    (row,) = [row for row in report.layers if row.layer == "into"]
+    assert row.note == (
+        "left whole: one/norm subtracts the mean over all channels, which is "
+        "another one without some of them"
+    )
 
 
 def test_layers_of_one_configuration_keep_as_many_units():
