@@ -56,7 +56,7 @@ def run(network_name, kind, rate, seed, data, jit_compile):
     keras.utils.set_random_seed(seed)
     model = network(network_name)
     optimizer = (
-        KFAC(rate, damping=1e-2, seed=seed)
+        KFAC(rate, damping=1e-2, kl_clip=None, seed=seed)
         if kind == "kfac"
         else keras.optimizers.Adam(rate)
     )

@@ -53,6 +53,7 @@ def ours(name, arguments, jit_compile):
         damping=kfac_networks.DAMPING,
         momentum=kfac_networks.MOMENTUM,
         curvature_decay=kfac_networks.EMA,
+        kl_clip=None,
     )
     model = network(name, optimizer, jit_compile)
     x, y = map(ops.convert_to_tensor, kfac_networks.batch(name))

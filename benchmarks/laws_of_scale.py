@@ -104,7 +104,12 @@ def damping(seeds):
         model = normalized()
         weights = model.get_weights()
         kfac = optimizers.KFAC(
-            1e6, d, momentum=0.0, curvature_decay=0.0, estimator="fisher_exact"
+            1e6,
+            d,
+            momentum=0.0,
+            curvature_decay=0.0,
+            kl_clip=None,
+            estimator="fisher_exact",
         )
 
         def step(

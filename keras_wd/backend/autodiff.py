@@ -5,6 +5,7 @@
 `for_each`    a function of every row
 `jvp`         the derivative along a direction of the variables
 `traced`      running a function without computing anything
+`MOST_ROWS_WRITTEN_OUT`  of a matrix whose inverse needs no loop
 `cholesky`    a factorisation that returns NaN instead of raising
 `read`        a variable's value
 `dense`       a tensor whose every row is there
@@ -18,6 +19,7 @@
 import keras
 
 if keras.backend.backend() == "tensorflow":
+    from keras_wd.backend.tensorflow_autodiff import MOST_ROWS_WRITTEN_OUT
     from keras_wd.backend.tensorflow_autodiff import cholesky
     from keras_wd.backend.tensorflow_autodiff import compiled
     from keras_wd.backend.tensorflow_autodiff import dense
@@ -31,6 +33,7 @@ if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow_autodiff import traced
     from keras_wd.backend.tensorflow_autodiff import xla_pays_for_few_runs
 elif keras.backend.backend() == "jax":
+    from keras_wd.backend.jax_autodiff import MOST_ROWS_WRITTEN_OUT
     from keras_wd.backend.jax_autodiff import cholesky
     from keras_wd.backend.jax_autodiff import compiled
     from keras_wd.backend.jax_autodiff import dense
@@ -44,6 +47,7 @@ elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax_autodiff import traced
     from keras_wd.backend.jax_autodiff import xla_pays_for_few_runs
 else:
+    from keras_wd.backend.no_autodiff import MOST_ROWS_WRITTEN_OUT
     from keras_wd.backend.no_autodiff import cholesky
     from keras_wd.backend.no_autodiff import compiled
     from keras_wd.backend.no_autodiff import dense
@@ -66,6 +70,7 @@ def require(name: str) -> None:
 
 
 __all__ = [
+    "MOST_ROWS_WRITTEN_OUT",
     "cholesky",
     "compiled",
     "dense",

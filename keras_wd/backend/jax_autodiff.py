@@ -8,6 +8,10 @@ import jax
 import keras
 from jax import numpy as jnp
 
+# Rows of a matrix whose inverse is one program without a loop: XLA takes a
+# second for every few hundred.
+MOST_ROWS_WRITTEN_OUT: int | None = 1280
+
 
 def compiled(
     function: Callable,

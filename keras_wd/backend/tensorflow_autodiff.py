@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+# Programs of any length are made quickly: no inverse needs a loop.
+MOST_ROWS_WRITTEN_OUT: int | None = None
+
 
 def compiled(
     function: Callable,

@@ -31,12 +31,12 @@ class LevenbergMarquardt(keras.callbacks.Callback):
 
     It is a rule for large batches and a model that fits: h, g and C of the
     same examples. Where the step did not come from this quadratic model
-    (momentum, `kl_clip`, a decay of the weights, dropout, a batch much
-    smaller than what its noise needs), rho says less, and the damping it
-    leads to may be far from the best. A step for which no lower loss is
-    predicted, or whose predicted change is below the rounding of the loss,
-    says nothing: it is left out and counted. `fit`'s logs get the mean rho of
-    an epoch as "kfac_reduction_ratio" (if there was one) and how many
+    (momentum, `kl_clip`, which has to be None, a decay of the weights, dropout,
+    a batch much smaller than what its noise needs), rho says less, and the
+    damping it leads to may be far from the best. A step for which no lower
+    loss is predicted, or whose predicted change is below the rounding of the
+    loss, says nothing: it is left out and counted. `fit`'s logs get the mean
+    rho of an epoch as "kfac_reduction_ratio" (if there was one) and how many
     measurements said nothing as "kfac_undecided": where those are many, do
     not rely on this callback, and give the damping yourself.
 
@@ -64,7 +64,8 @@ class LevenbergMarquardt(keras.callbacks.Callback):
     >>> import numpy as np
     >>> from keras_wd import callbacks, optimizers
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    >>> model.compile(optimizers.KFAC(1.0, damping=1.0, momentum=0.0), "mse")
+    >>> optimizer = optimizers.KFAC(1.0, 1.0, momentum=0.0, kl_clip=None)
+    >>> model.compile(optimizer, "mse")
     >>> x = np.random.default_rng(0).normal(size=(32, 2))
     >>> y = x @ np.array([[1.0], [-2.0]])
     >>> adapts = callbacks.LevenbergMarquardt((x, y), every=1)

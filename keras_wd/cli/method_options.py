@@ -227,7 +227,7 @@ METHODS = (
         "kl_clip",
         "K-FAC",
         float,
-        0.001,
+        1e-4,
         "For --optimizer=kfac: steps are shortened to this bound on "
         "what they change in the predictions; 0 for no bound.",
         least=0,

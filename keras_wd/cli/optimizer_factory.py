@@ -49,7 +49,7 @@ OPTIMIZERS = {
         0.03,
         {"weight_decay": None, "adam_weight_decay": None},
     ),
-    "kfac": _Inner(KFAC, 0.03, 0.01),
+    "kfac": _Inner(KFAC, 0.1, 0.01),
 }
 
 

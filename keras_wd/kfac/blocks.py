@@ -130,6 +130,12 @@ class MatrixBlock(Block):
     diagonal_outputs: bool = False
     sharing: str = "expand"
 
+    @property
+    def is_full(self) -> bool:
+        """Whether A and S are one matrix each, without groups."""
+        diagonal = self.diagonal_inputs or self.diagonal_outputs
+        return not (diagonal or self.packing.group_axes)
+
     def factors(self) -> dict[str, tuple[int, ...]]:
         """The shapes of A and S."""
         packing = self.packing
@@ -194,22 +200,25 @@ class KroneckerBlock(MatrixBlock):
         self, factors, inverses, first, damping, relative, cholesky
     ) -> tuple:
         """`(A + pi sqrt(d) I)^-1`, `(S + sqrt(d)/pi I)^-1`."""
+        axes = self.packing.group_axes
+        dampings = self.dampings(factors, damping, relative)
+        pairs = [
+            kronecker.damped_inverse(factor, share, axes, cholesky)
+            for factor, share in zip(factors, dampings, strict=True)
+        ]
+        found, usable = zip(*pairs, strict=True)
+        return list(found), ops.logical_and(*usable)
+
+    def dampings(self, factors, damping, relative) -> tuple:
+        """What is added to the diagonals of A and S; see `invert`."""
         inputs, outputs = factors
         axes = self.packing.group_axes
         mean = kronecker.mean_diagonal(inputs, axes) * kronecker.mean_diagonal(
             outputs, axes
         )
-        dampings = kronecker.split_damping(
+        return kronecker.split_damping(
             inputs, outputs, damping + relative * mean, axes
         )
-        found, usable = [], []
-        for factor, share in zip(factors, dampings, strict=True):
-            inverse, good = kronecker.damped_inverse(
-                factor, share, axes, cholesky
-            )
-            found.append(inverse)
-            usable.append(good)
-        return found, ops.logical_and(*usable)
 
     def multiply(self, factors: Sequence, values: Sequence) -> list:
         """`A V S` for V the matrix of the values."""

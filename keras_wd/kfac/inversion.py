@@ -1,17 +1,23 @@
 """Damped inverses of the running averages, made between the steps."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
-from keras_wd.kfac.blocks import Block
+from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.state import BlockState
+from keras_wd.ops import kronecker
 
 # Damping of an inversion and of its repetitions: a factor on the damping, and
 # a part of the mean curvature besides.
 ATTEMPTS = ((1.0, 0.0), (10.0, 1e-6), (100.0, 1e-5), (1000.0, 1e-4))
+
+# How much larger than it is a matrix may be made to share a program, which
+# costs less than half as much arithmetic again.
+STRETCH = 9 / 8
 
 
 class Inversion:
@@ -21,8 +27,9 @@ class Inversion:
     definite, is tried again with more damping (see `ATTEMPTS`); if that does
     not help either, the last good inverse stays. Both are counted.
 
-    Blocks of one shape share one compiled program, so that a network of a
-    hundred layers compiles as many programs as it has shapes.
+    Making a program takes longer than running it, so they are shared: by
+    matrices of almost the same size, which are filled up, and by other blocks
+    of one shape.
 
     Args:
         state: averages and inverses.
@@ -31,16 +38,15 @@ class Inversion:
 
     def __init__(self, state: BlockState, jit_compile: bool):
         self._state = state
+        self._jit_compile = jit_compile
         self._scope = autodiff.kept_scope()
-        programs = {}
-        self._programs = []
-        for block in state.blocks:
-            shape = _shape_of(block)
-            if shape not in programs:
-                programs[shape] = autodiff.compiled(
-                    _renewal(block), (), (), jit_compile
-                )
-            self._programs.append(programs[shape])
+        self._programs = {}
+        self._sizes = shared_sizes(
+            shape[-1]
+            for block in state.blocks
+            if _is_by_factor(block)
+            for shape in block.factors().values()
+        )
 
     def __call__(self, damping: float) -> np.ndarray:
         """Invert; returns which blocks have a new inverse."""
@@ -52,12 +58,10 @@ class Inversion:
             wanted = np.flatnonzero(~done)
             if attempt:
                 retries[wanted] += 1.0
-            # All are started before the first answer is waited for.
-            usable = [
-                self._renew(i, damping * factor, relative, bool(first[i]))
-                for i in wanted
-            ]
-            done[wanted] = ops.convert_to_numpy(ops.stack(usable))
+            for i in wanted:
+                done[i] = self._renew(
+                    i, damping * factor, relative, bool(first[i])
+                )
             if done.all():
                 break
         with self._scope():
@@ -67,22 +71,73 @@ class Inversion:
         return done
 
     def _renew(self, index, damping, relative, first):
-        """Renew one block's inverses; whether they are usable, not awaited."""
-        state = self._state
+        """Renew one block's inverses, if they are usable; whether they are."""
+        state, block = self._state, self._state.blocks[index]
         number = np.dtype(state.dtypes[index]).type
+        factors = [autodiff.read(factor) for factor in state.factors[index]]
+        amounts = [
+            ops.convert_to_tensor(number(amount))
+            for amount in (damping, relative)
+        ]
         variables = state.inverses[index]
-        inverses, usable = self._programs[index](
-            [autodiff.read(factor) for factor in state.factors[index]],
-            [autodiff.read(variable) for variable in variables],
-            *map(
-                ops.convert_to_tensor,
-                (number(damping), number(relative), first),
-            ),
-        )
+        if _is_by_factor(block):
+            shares = self._run(
+                _shape_of(block), block.dampings, factors, *amounts
+            )
+            pairs = map(self._inverse, factors, shares)
+            inverses, usable = zip(*pairs, strict=True)
+        else:
+            inverses, *usable = self._run(
+                _shape_of(block),
+                _renewal(block),
+                factors,
+                [autodiff.read(variable) for variable in variables],
+                ops.convert_to_tensor(first),
+                *amounts,
+            )
+        if not all(bool(ops.convert_to_numpy(good)) for good in usable):
+            return False
         with self._scope():
             for variable, inverse in zip(variables, inverses, strict=True):
                 variable.assign(inverse)
-        return usable
+        return True
+
+    def _inverse(self, factor, share):
+        """The damped inverse of one matrix, and whether it is usable."""
+        size = factor.shape[-1]
+        filling = self._sizes[size] - size
+        if filling:
+            factor = ops.pad(factor, ((0, filling), (0, filling)))
+        inverse, usable = self._run(
+            (self._sizes[size], factor.dtype),
+            _inverse_of_matrix,
+            factor,
+            share,
+            ops.convert_to_tensor(size, "int32"),
+        )
+        return inverse[:size, :size] if filling else inverse, usable
+
+    def _run(self, key, function, *args):
+        """Run a program; those of one key are the same."""
+        if key not in self._programs:
+            self._programs[key] = autodiff.compiled(
+                function, (), (), self._jit_compile
+            )
+        return self._programs[key](*args)
+
+
+def shared_sizes(sizes: Iterable[int]) -> dict[int, int]:
+    """To which size each is filled up: that of one that is there.
+
+    >>> shared_sizes([64, 65, 513, 577])
+    {577: 577, 513: 577, 65: 65, 64: 65}
+    """
+    found, largest = {}, 0
+    for size in sorted(set(sizes), reverse=True):
+        if largest > size * STRETCH or not largest:
+            largest = size
+        found[size] = largest
+    return found
 
 
 def _shape_of(block):
@@ -93,15 +148,25 @@ def _shape_of(block):
     )
 
 
-def _renewal(block: Block):
-    def renew(factors, inverses, damping, relative, first):
-        renewed, usable = block.invert(
+def _is_by_factor(block):
+    return isinstance(block, KroneckerBlock) and block.is_full
+
+
+def _inverse_of_matrix(factor, share, size):
+    return kronecker.damped_inverse(
+        factor,
+        share,
+        0,
+        autodiff.cholesky,
+        size,
+        autodiff.MOST_ROWS_WRITTEN_OUT,
+    )
+
+
+def _renewal(block):
+    def renew(factors, inverses, first, damping, relative):
+        return block.invert(
             factors, inverses, first, damping, relative, autodiff.cholesky
         )
-        kept = [
-            ops.where(usable, new, old)
-            for new, old in zip(renewed, inverses, strict=True)
-        ]
-        return kept, usable
 
     return renew

@@ -14,8 +14,7 @@ order. A tensor of the rank of its group axes plus one is a diagonal.
 
 from keras import ops
 
-from keras_wd.ops.symmetric import gram_of_lower
-from keras_wd.ops.symmetric import inverse_root
+from keras_wd.ops import symmetric
 
 
 def is_diagonal(factor, group_axes: int = 0) -> bool:
@@ -64,7 +63,14 @@ def split_damping(input_factor, output_factor, damping, group_axes: int = 0):
     return pi * root, root / pi
 
 
-def damped_inverse(factor, damping, group_axes: int = 0, cholesky=None):
+def damped_inverse(
+    factor,
+    damping,
+    group_axes: int = 0,
+    cholesky=None,
+    size=None,
+    written_out: int | None = None,
+):
     """`(factor + damping * I)^-1` and whether it is usable.
 
     Args:
@@ -73,6 +79,9 @@ def damped_inverse(factor, damping, group_axes: int = 0, cholesky=None):
         group_axes: number of leading axes that count groups.
         cholesky: function from a matrix to its lower Cholesky factor that
             returns NaN where there is none; `ops.cholesky` if None.
+        size: rows of a matrix that is filled up with zeros; its inverse is
+            then filled up with the identity.
+        written_out: see `keras_wd.ops.symmetric.inverse`.
 
     Returns:
         The inverse, of the shape of `factor`, and a boolean scalar: False if
@@ -91,9 +100,14 @@ def damped_inverse(factor, damping, group_axes: int = 0, cholesky=None):
         inverse = 1.0 / damped
         usable = ops.logical_and(ops.all(damped > 0), all_finite(damped))
         return inverse, ops.logical_and(usable, all_finite(inverse))
-    eye = ops.eye(factor.shape[-1], dtype=factor.dtype)
-    damped = factor + damping[..., None, None] * eye
-    inverse = gram_of_lower(inverse_root(damped, cholesky or ops.cholesky))
+    rows = factor.shape[-1]
+    diagonal = damping[..., None] * ops.ones((rows,), dtype=factor.dtype)
+    if size is not None:
+        one = ops.ones((), dtype=factor.dtype)
+        diagonal = ops.where(ops.arange(rows) < size, diagonal, one)
+    eye = ops.eye(rows, dtype=factor.dtype)
+    damped = factor + diagonal[..., None] * eye
+    inverse = symmetric.inverse(damped, cholesky or ops.cholesky, written_out)
     # An infinite factor has a finite inverse, of zeros.
     usable = ops.logical_and(all_finite(damped), all_finite(inverse))
     return inverse, usable

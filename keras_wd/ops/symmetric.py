@@ -11,6 +11,7 @@ from collections.abc import Callable
 from keras import ops
 
 LEAF = 256  # rows of a block that is not split any more
+PANEL = 128  # rows that a loop eliminates at a time
 
 
 def gram(x):
@@ -29,7 +30,8 @@ def gram(x):
     size = x.shape[-1]
     if size <= LEAF:
         return ops.matmul(_transposed(x), x)
-    left, right = x[..., : size // 2], x[..., size // 2 :]
+    half = _first_part(size)
+    left, right = x[..., :half], x[..., half:]
     return _symmetric(
         gram(left), ops.matmul(_transposed(left), right), gram(right)
     )
@@ -40,7 +42,7 @@ def gram_of_lower(root):
     size = root.shape[-1]
     if size <= LEAF:
         return gram(root)
-    half = size // 2
+    half = _first_part(size)
     first = root[..., :half, :half]
     below, last = root[..., half:, :half], root[..., half:, half:]
     return _symmetric(
@@ -68,13 +70,63 @@ def inverse_root(matrix, cholesky: Callable):
             ops.eye(size, dtype=matrix.dtype), ops.shape(matrix)
         )
         return ops.solve_triangular(cholesky(matrix), eye, lower=True)
-    half = size // 2
+    half = _first_part(size)
     first = inverse_root(matrix[..., :half, :half], cholesky)
     mixed = ops.matmul(matrix[..., half:, :half], _transposed(first))
     rest = matrix[..., half:, half:] - gram(_transposed(mixed))
     last = inverse_root(rest, cholesky)
     below = -ops.matmul(last, ops.matmul(mixed, first))
     return _blocks(first, ops.zeros_like(_transposed(below)), below, last)
+
+
+def inverse(matrix, cholesky: Callable, written_out: int | None = None):
+    """The inverse of a symmetric positive definite matrix, (..., n, n).
+
+    Args:
+        matrix: see `inverse_root`.
+        cholesky: see `inverse_root`; the inverse has NaN where there is none.
+        written_out: a larger matrix, without leading axes, is inverted by a
+            loop: a program of constant size, with more arithmetic.
+    """
+    if written_out is not None and matrix.shape[-1] > written_out:
+        return inverse_by_loop(matrix, cholesky)
+    return gram_of_lower(inverse_root(matrix, cholesky))
+
+
+def inverse_by_loop(matrix, cholesky: Callable):
+    """The inverse of a symmetric positive definite matrix, (n, n).
+
+    Formula: Gauss-Jordan elimination in place, `PANEL` rows k at a time: with
+    `P = A_kk^-1`, `A_kj <- P A_kj`, `A_ij <- A_ij - A_ik P A_kj`,
+    `A_ik <- -A_ik P`, `A_kk <- P`.
+    """
+    size = matrix.shape[-1]
+    filling = -size % PANEL
+    if filling:
+        rows = ops.arange(size + filling)
+        matrix = ops.pad(matrix, ((0, filling), (0, filling)))
+        ones = ops.cast(rows >= size, matrix.dtype)
+        matrix = matrix + ops.diag(ones)
+
+    def eliminate(step, a):
+        k = step * PANEL
+        pivot = ops.slice(a, (k, k), (PANEL, PANEL))
+        pivot = gram_of_lower(inverse_root(pivot, cholesky))
+        row = ops.slice(a, (k, 0), (PANEL, size + filling))
+        column = ops.slice(a, (0, k), (size + filling, PANEL))
+        row = ops.slice_update(ops.matmul(pivot, row), (0, k), pivot)
+        a = ops.slice_update(a, (0, k), ops.zeros_like(column))
+        column = ops.slice_update(column, (k, 0), ops.zeros_like(pivot))
+        return ops.slice_update(a - ops.matmul(column, row), (k, 0), row)
+
+    steps = (size + filling) // PANEL
+    found = ops.fori_loop(0, steps, eliminate, matrix)[:size, :size]
+    return (found + _transposed(found)) / 2.0
+
+
+def _first_part(size):
+    """How many rows the first of two parts has: whole leaves, about half."""
+    return max(size // 2 // LEAF, 1) * LEAF
 
 
 def _transposed(matrix):

@@ -34,6 +34,9 @@ from keras_wd.where import Selection
 
 _OBJECTS = ("where", "inner", "rest")
 
+# They train the networks of `python -m benchmarks kfac_whole_runs` as they are.
+LEARNING_RATE, DAMPING, KL_CLIP = 0.1, 0.03, 1e-4
+
 
 @keras.saving.register_keras_serializable("keras_wd.optimizers")
 class KFAC(CurvatureOptimizer):
@@ -53,9 +56,10 @@ class KFAC(CurvatureOptimizer):
     weighted by their c, so that padding and examples without weight do not
     count.
 
-    Nothing bounds the length of a step but the damping: where the loss leaps
-    or becomes NaN, take a smaller learning rate, more damping, or `kl_clip`,
-    such as 0.001.
+    What bounds the length of a step is `kl_clip`, and the damping. The defaults
+    are made for training without tuning, see "K-FAC" in docs/performance.md:
+    where every step should be `lr U` instead, pass `kl_clip=None`, with which
+    stale or noisy curvature can make the loss leap or become NaN.
 
     The curvature is measured between the steps, by the callback
     `keras_wd.callbacks.Curvature` in `fit` or by `update_curvature` in a loop
@@ -68,14 +72,14 @@ class KFAC(CurvatureOptimizer):
     loss: what it sends backwards is not divided by the batch size.
 
     Args:
-        learning_rate: a float or a schedule; None beside `inner`, whose own
-            counts.
+        learning_rate: a float or a schedule, 0.1 if None; None beside
+            `inner`, whose own counts.
         damping: d >= 0, a float or a schedule of `iterations`; read when
             inverses are computed.
         momentum: in [0, 1), 0.9 if None; None beside `inner`.
         curvature_decay: weight of the past in the averages of A and S, in
             [0, 1), with the start corrected for.
-        kl_clip: None, or c > 0: U is scaled by
+        kl_clip: c > 0, or None for no bound: U is scaled by
             `min(1, sqrt(c / (lr^2 sum g . U)))`, over the variables with a
             block.
         estimator: "fisher" (labels drawn from the model's predictions),
@@ -129,7 +133,7 @@ class KFAC(CurvatureOptimizer):
     >>> import numpy as np
     >>> from keras_wd.optimizers import KFAC
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    >>> optimizer = KFAC(0.5, damping=1e-4, momentum=0.0)
+    >>> optimizer = KFAC(0.5, damping=1e-4, momentum=0.0, kl_clip=None)
     >>> model.compile(optimizer, "mse")
     >>> x = np.random.default_rng(0).normal(size=(64, 3))
     >>> y = x @ np.array([[1.0], [2.0], [3.0]])
@@ -165,10 +169,10 @@ class KFAC(CurvatureOptimizer):
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule | None = None,
-        damping: float | LearningRateSchedule = 1e-3,
+        damping: float | LearningRateSchedule = DAMPING,
         momentum: float | None = None,
         curvature_decay: float = 0.95,
-        kl_clip: float | None = None,
+        kl_clip: float | None = KL_CLIP,
         estimator: str = "fisher",
         max_factor_size: int = 8192,
         seed: int | None = None,
@@ -183,7 +187,8 @@ class KFAC(CurvatureOptimizer):
         division = Division(where, inner, rest)
         check_one_decay(rest, kwargs.get("weight_decay"))
         if inner is None:
-            learning_rate = check_learning_rate(learning_rate)
+            given = LEARNING_RATE if learning_rate is None else learning_rate
+            learning_rate = check_learning_rate(given)
             momentum = 0.9 if momentum is None else momentum
         else:
             check_left_to_inner(learning_rate=learning_rate, momentum=momentum)

@@ -24,6 +24,7 @@ def fit(rate, damping=1.0, epochs=2, **arguments):
             rate,
             damping=damping,
             momentum=0.0,
+            kl_clip=None,
             estimator="gauss_newton_exact",
             eigenbasis=True,
         ),

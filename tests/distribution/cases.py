@@ -28,9 +28,8 @@ SGD = keras.optimizers.SGD
 
 
 def _kfac(**arguments):
-    return optimizers.KFAC(
-        0.03, damping=0.03, estimator="fisher_exact", seed=1, **arguments
-    )
+    arguments = {"kl_clip": None, "estimator": "fisher_exact", **arguments}
+    return optimizers.KFAC(0.03, seed=1, **arguments)
 
 
 # Name: the optimizer for a model.

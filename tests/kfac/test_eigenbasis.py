@@ -83,8 +83,8 @@ def test_first_step_is_the_solve_with_the_product_and_the_damping():
     model, x, y = mlp(3), array(1, 8, 3), array(2, 8, 3)
     optimizer = KFAC(
         0.5,
-        damping=0.03,
         momentum=0.0,
+        kl_clip=None,
         estimator="gauss_newton_exact",
         eigenbasis=True,
     )

@@ -127,7 +127,12 @@ def compiled(kind):
     optimizer = keras.optimizers.SGD(1.0)
     if kind == "kfac":
         optimizer = KFAC(
-            1.0, momentum=0.0, estimator="fisher_exact", curvature_decay=0.0
+            1.0,
+            momentum=0.0,
+            estimator="fisher_exact",
+            curvature_decay=0.0,
+            damping=1e-3,
+            kl_clip=None,
         )
     model.compile(optimizer, LOSS)
     return model, [value(v) for v in model.weights]

@@ -63,3 +63,23 @@ def test_a_matrix_that_is_not_positive_definite_has_no_root(position):
     )
     inverse = symmetric.gram_of_lower(root)
     assert not np.all(np.isfinite(numpy(inverse)))
+
+
+@pytest.mark.parametrize("size", [4, 8, 10])
+def test_the_inverse_by_a_loop_is_the_inverse(size, monkeypatch):
+    monkeypatch.setattr(symmetric, "PANEL", 4)
+    x = rows(size + 5, size)
+    matrix = x.T @ x / size + 0.1 * np.eye(size, dtype="f4")
+    found = numpy(
+        symmetric.inverse(
+            ops.convert_to_tensor(matrix), autodiff.cholesky, written_out=3
+        )
+    )
+    np.testing.assert_array_equal(found, found.T)
+    exact = np.linalg.inv(matrix.astype("float64"))
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+    matrix[-1, -1] = -1.0
+    found = symmetric.inverse(
+        ops.convert_to_tensor(matrix), autodiff.cholesky, written_out=3
+    )
+    assert not np.isfinite(numpy(found)).all()

@@ -30,8 +30,8 @@ Adam, SGD = keras.optimizers.Adam, keras.optimizers.SGD
 
 
 def kfac(*args, **arguments):
-    arguments = {"damping": 0.05, "estimator": "fisher_exact", **arguments}
-    return KFAC(*args, seed=0, **arguments)
+    own = {"damping": 0.05, "estimator": "fisher_exact", "kl_clip": None}
+    return KFAC(*args, seed=0, **{**own, **arguments})
 
 
 def beside(rest=None, **arguments):

@@ -93,7 +93,7 @@ def with_identity(optimizer, model):
 
 @pytest.mark.compiled
 def test_step_is_the_dense_kronecker_solve():
-    optimizer = KFAC(0.5, damping=0.03, momentum=0.0, seed=0)
+    optimizer = KFAC(0.5, momentum=0.0, kl_clip=None, seed=0)
     model = compiled(optimizer, jit_compile=True)
     model.optimizer.update_curvature(model, X)
     before, grads = weights(model), gradients(model)
@@ -133,8 +133,11 @@ def test_identity_factors_are_sgd_bit_for_bit(arguments):
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.9)
     arguments = {"momentum": 0.9, **arguments}
     models = [
-        compiled(kind(rate, **arguments), jit_compile=True)
-        for kind in (KFAC, keras.optimizers.SGD)
+        compiled(optimizer, jit_compile=True)
+        for optimizer in (
+            KFAC(rate, kl_clip=None, **arguments),
+            keras.optimizers.SGD(rate, **arguments),
+        )
     ]
     with_identity(models[0].optimizer, models[0])
     for _ in range(4):
@@ -269,10 +272,30 @@ def test_hopeless_factor_keeps_the_last_inverse_and_is_counted():
     optimizer.update_curvature(model, X)
     state = optimizer._curvature.state
     before = value(state.inverses[0][0])
-    state.factors[0][0].assign(-np.eye(4))
+    state.factors[0][0].assign(-1e3 * np.eye(4))
     optimizer.update_inverses()
     np.testing.assert_array_equal(value(state.inverses[0][0]), before)
     assert optimizer.diagnostics()["inverse_failures"] == 1.0
+
+
+def test_matrices_of_almost_one_size_share_a_program():
+    model = mlp(8, 3, inputs=8)
+    optimizer = KFAC(seed=0)
+    model.compile(optimizer, LOSS, jit_compile=False)
+    optimizer.update_curvature(model, array(1, 8, 8))
+    state = optimizer._curvature.state
+    for factors, inverses, block in zip(
+        state.factors, state.inverses, state.blocks, strict=True
+    ):
+        shares = block.dampings([value(v) for v in factors], 0.03, 0.0)
+        for factor, inverse, share in zip(
+            factors, inverses, shares, strict=True
+        ):
+            damped = value(factor) + float(share) * np.eye(len(value(factor)))
+            exact = np.linalg.inv(damped.astype("float64"))
+            np.testing.assert_allclose(value(inverse), exact, rtol=1e-3)
+    sizes = optimizer._curvature._inversion[1]._sizes
+    assert sizes == {9: 9, 8: 9, 3: 3}
 
 
 def test_inverses_compile_with_xla_and_agree():
@@ -378,7 +401,7 @@ def test_decoupled_decay_is_not_preconditioned_and_coupled_is():
     rate, strength, damping = 0.1, 0.3, 0.05
     models = []
     for coupling in ("decoupled", "coupled"):
-        inner = KFAC(rate, damping=damping, momentum=0.0, seed=0)
+        inner = KFAC(rate, damping=damping, momentum=0.0, kl_clip=None, seed=0)
         decay = decays.L2(strength, coupling=coupling, where=where.everything())
         model = compiled(WeightDecay(inner, decay))
         inner.update_curvature(model, X)
@@ -434,7 +457,7 @@ def test_loss_scaling_outside_is_undone_before_the_step():
 
 
 def test_diagnostics_are_the_quadratic_forms():
-    model = compiled(KFAC(0.1, seed=0))
+    model = compiled(KFAC(0.1, damping=1e-3, seed=0))
     optimizer = model.optimizer
     optimizer.update_curvature(model, X)
     model.train_on_batch(X, Y)

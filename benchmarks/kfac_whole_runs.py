@@ -1,0 +1,243 @@
+"""Seconds to the validation loss that tuned AdamW ends at, for K-FAC untuned.
+
+    python -m benchmarks kfac_whole_runs [--tasks digits-mlp ...] [--repeats 3]
+
+Real data that scikit-learn bundles, networks of `keras-wd train`, `fit` as
+users call it. AdamW is tuned over rates and decays, on the validation loss at
+the end of its run; its seconds are those until it first reaches that loss.
+K-FAC has its defaults, those of the callback `Curvature`, and the decay that
+`keras-wd train` tries first; its seconds are
+those until it first reaches the same loss. The two take turns, every time with
+another seed, and the medians are printed. Seconds of validation do not count.
+Compiling is the first batch of `fit`, and of K-FAC also finding the layers and
+the first run of every other program.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from sklearn import datasets
+
+from keras_wd import callbacks
+from keras_wd import decays
+from keras_wd import optimizers
+from keras_wd.cli import networks
+
+RATES = (1e-3, 3e-3, 1e-2)
+DECAYS = (0.03, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set, a network for it, and how long it is trained."""
+
+    data: Callable
+    network: str
+    outputs: int
+    epochs: int
+    batch: int = 64
+    regression: bool = False
+
+
+def digits():
+    data = datasets.load_digits()
+    return data.images[..., None] / 8.0 - 1.0, data.target
+
+
+def breast_cancer():
+    data = datasets.load_breast_cancer()
+    x = data.data
+    return (x - x.mean(axis=0)) / x.std(axis=0), data.target
+
+
+def patches():
+    """Squares of two photographs with noise, and without it."""
+    squares = []
+    for image in datasets.load_sample_images().images:
+        height, width = (8 * (size // 8) for size in image.shape[:2])
+        cut = image[:height, :width].reshape(height // 8, 8, width // 8, 8, 3)
+        squares.append(cut.swapaxes(1, 2).reshape(-1, 8, 8, 3))
+    clean = np.concatenate(squares) / 64.0 - 2.0
+    noise = np.random.default_rng(0).normal(size=clean.shape)
+    return clean + 0.5 * noise, clean.reshape(len(clean), -1)
+
+
+TASKS = {
+    "digits-mlp": Task(digits, "mlp", 10, 20),
+    "digits-cnn": Task(digits, "cnn", 10, 10),
+    "breast-cancer-mlp": Task(breast_cancer, "mlp", 2, 20, 32),
+    "photographs-mlp": Task(patches, "mlp", 192, 20, 128, regression=True),
+    "digits-vgg16": Task(digits, "vgg16", 10, 4),
+    "digits-resnet32": Task(digits, "resnet32", 10, 4),
+}
+DEFAULT = ("digits-mlp", "digits-cnn", "breast-cancer-mlp", "photographs-mlp")
+
+
+def split(task):
+    """Training and validation examples, four to one."""
+    x, y = task.data()
+    order = np.random.default_rng(0).permutation(len(x))
+    x = x[order].astype("float32")
+    y = y[order].astype("float32" if task.regression else "int32")
+    held_out = len(x) // 5
+    return (x[held_out:], y[held_out:]), (x[:held_out], y[:held_out])
+
+
+class Watch(keras.callbacks.Callback):
+    """Seconds of training at the end of every epoch, and those of compiling."""
+
+    def __init__(self):
+        super().__init__()
+        self.compiling = None
+        self.ends = []
+        self._start = self._began = time.perf_counter()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.compiling is None:
+            self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.compiling is None:
+            self.compiling = time.perf_counter() - self._began
+
+    def on_test_begin(self, logs=None):
+        self.ends.append(time.perf_counter() - self._start)
+
+    def on_test_end(self, logs=None):
+        self._start += time.perf_counter() - self._start - self.ends[-1]
+
+
+@dataclasses.dataclass
+class Run:
+    """One `fit`: what it reached, and when, by epochs."""
+
+    losses: list[float]
+    accuracies: list[float]
+    ends: list[float]
+    compiling: float
+
+    def seconds_to(self, loss):
+        """Until a validation loss, with and without compiling; or None."""
+        for now, end in zip(self.losses, self.ends, strict=True):
+            if now <= loss:
+                return end, end - self.compiling
+        return None
+
+
+def run(task, optimizer, seed, curvature=None):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    (x, y), held_out = split(task)
+    model = networks.build(task.network, x.shape[1:], task.outputs)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(
+        optimizer,
+        "mse" if task.regression else loss,
+        metrics=[] if task.regression else ["accuracy"],
+    )
+    watch = Watch()
+    history = model.fit(
+        x,
+        y,
+        batch_size=task.batch,
+        epochs=task.epochs,
+        validation_data=held_out,
+        verbose=0,
+        callbacks=[watch, *([curvature] if curvature else ())],
+    ).history
+    accuracies = history.get("val_accuracy", [float("nan")])
+    compiling = watch.compiling
+    if curvature:
+        spent = optimizer.inner_optimizer.diagnostics(products=False)
+        # The first batch is in there too.
+        compiling = spent["compile_seconds"]
+    return Run(history["val_loss"], accuracies, watch.ends, compiling)
+
+
+def adamw(task, seed, rate, decay):
+    return run(task, keras.optimizers.AdamW(rate, weight_decay=decay), seed)
+
+
+def kfac(task, seed):
+    (x, _), _ = split(task)
+    optimizer = optimizers.WeightDecay(
+        optimizers.KFAC(seed=seed), decays.L2(0.01)
+    )
+    return run(task, optimizer, seed, callbacks.Curvature(x))
+
+
+def tuned(task):
+    """The rate and decay with the least loss at the end."""
+    found = {
+        pair: adamw(task, 0, *pair).losses[-1]
+        for pair in itertools.product(RATES, DECAYS)
+    }
+    return min(found, key=lambda pair: (np.isnan(found[pair]), found[pair]))
+
+
+def measured(name, repeats):
+    """The row of a task."""
+    task = TASKS[name]
+    rate, decay = tuned(task)
+    rows = []
+    for seed in range(1, repeats + 1):
+        theirs, ours = adamw(task, seed, rate, decay), kfac(task, seed)
+        target = theirs.losses[-1]
+        nothing = (float("inf"),) * 2
+        rows.append(
+            (
+                target,
+                *theirs.seconds_to(target),
+                *(ours.seconds_to(target) or nothing),
+                ours.losses[-1],
+                100 * max(theirs.accuracies),
+                100 * max(ours.accuracies),
+            )
+        )
+    columns = list(zip(*rows, strict=True))
+    ratios = [
+        statistics.median(
+            b / a for a, b in zip(columns[i], columns[i + 2], strict=True)
+        )
+        for i in (1, 2)
+    ]
+    loss, *seconds, ended, accuracy, own = map(statistics.median, columns)
+    cells = [
+        name,
+        f"{rate:g}, {decay:g}",
+        f"{loss:.3f}",
+        *(f"{a:.1f} ({b:.1f})" for a, b in (seconds[:2], seconds[2:])),
+        f"{ratios[0]:.2f} ({ratios[1]:.2f})",
+        f"{ended:.3f}",
+        "" if task.regression else f"{accuracy:.1f}, {own:.1f}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tasks", nargs="+", default=DEFAULT, choices=TASKS)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    print(f"on {keras.backend.backend()}; seconds with (without) compiling")
+    titles = (
+        *("task", "AdamW's rate, decay", "its loss", "its s", "K-FAC's s"),
+        *("ratio", "K-FAC's loss at the end", "best accuracies, %"),
+    )
+    print("| " + " | ".join(titles) + " |")
+    print("|" + " --- |" * len(titles), flush=True)
+    for name in arguments.tasks:
+        print(measured(name, arguments.repeats), flush=True)
+
+
+if __name__ == "__main__":
+    main()
