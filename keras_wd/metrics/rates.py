@@ -129,7 +129,7 @@ def is_known(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether it is known how its step scales with the norm of a weight."""
     last = chain(optimizer)[-1]
     # K-FAC with optimizers inside steps as they do.
-    return type(last) in _POWERS and not getattr(last, "optimizers", ())
+    return type(last) in _POWERS and not getattr(last, "optimizers_inside", ())
 
 
 def rates_of(

@@ -160,9 +160,11 @@ def log2_of_rate(s, a, q: float):
     difference, total = m_s - m_a, m_s + m_a
     high = split(total)
     low = (ops.maximum(m_s, m_a) - high) + ops.minimum(m_s, m_a)
-    f = difference / total
+    # XLA keeps a quotient that is used twice in memory, but no reciprocal.
+    inverse = 1.0 / total
+    f = difference * inverse
     f_high = split(f)
-    f_low = ((difference - f_high * high) - f_high * low) / total
+    f_low = ((difference - f_high * high) - f_high * low) * inverse
     scale = 2 / math.log(2)
     scale_high, scale_low = split_constant(scale)
     square = f * f

@@ -56,8 +56,11 @@ class Rate:
         dtype = keras.backend.standardize_dtype(t.dtype)
         normal = t > _SMALLEST[dtype]
         root = ops.where(normal, t, self.a)
+        # As normal a number as a is; XLA keeps a quotient that is used twice
+        # in memory.
+        inverse = 4 / self.a
         for _ in range(steps):
-            share, excess = root / self.a, self.minus_one(root)
+            share, excess = root * inverse / 4, self.minus_one(root)
             slope = share + self.q * (1 + excess)
             root = root * (1 - (share + excess) / slope)
         return ops.where(normal, root, t)

@@ -64,7 +64,10 @@ def prox_lp(z, strength, p: float, fused: bool = False):
     # Positive and finite in between; the others are chosen at the end.
     inside = ops.logical_and(a > 0, a < math.inf)
     finite = ops.logical_and(strength > 0, strength < math.inf)
-    a_inside = ops.where(inside, a, 1.0)
+    # As limits, and not by `where`: what depends on one tensor alone XLA
+    # computes where it is used, and keeps nothing in memory.
+    limits = np.finfo(dtype)
+    a_inside = ops.clip(a, float(limits.tiny), float(limits.max))
     s = ops.where(finite, strength, 1.0)
     if p in _QUADRATICS:
         t = _QUADRATICS[p](a_inside, s)
@@ -76,7 +79,8 @@ def prox_lp(z, strength, p: float, fused: bool = False):
         t = _convex_root(a_inside, s, p, fused)
     else:
         t = _nonconvex_minimiser(a_inside, s, p, fused)
-    t = ops.where(inside, t, a)
+    # Never more than a, where a is below the normal numbers.
+    t = ops.where(inside, ops.minimum(t, a), a)
     t = ops.where(strength < math.inf, t, 0.0)
     return ops.where(strength > 0, ops.sign(z) * t, z)
 

@@ -21,8 +21,9 @@ def parts(optimizer: keras.optimizers.Optimizer | None) -> list:
     found = []
     for one in chain(optimizer):
         found.append(one)
-        for several in getattr(one, "optimizers", ()):
-            found.extend(parts(several))
+        several = getattr(one, "optimizers", ())
+        for inside in getattr(one, "optimizers_inside", several):
+            found.extend(parts(inside))
     return found
 
 

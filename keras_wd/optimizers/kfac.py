@@ -247,14 +247,14 @@ class KFAC(CurvatureOptimizer):
         self._curvature.build(variables, self._division.left_out)
 
     @property
-    def optimizers(self) -> list[keras.optimizers.Optimizer]:
+    def optimizers_inside(self) -> list[keras.optimizers.Optimizer]:
         """Those inside: `inner` and `rest`, if they were given."""
         return self._division.optimizers
 
     @property
     def variables(self) -> list[keras.Variable]:
         """The optimizer's own state and that of those inside."""
-        inside = (v for one in self.optimizers for v in one.variables)
+        inside = (v for one in self.optimizers_inside for v in one.variables)
         return [*super().variables, *inside]
 
     @property

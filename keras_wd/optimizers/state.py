@@ -47,7 +47,7 @@ class SavesState:
 
     def __dir__(self):
         # Keras saves what it finds here, and all is in `saved_state`.
-        hidden = ("inner_optimizer", "optimizers", "inner", "rest")
+        hidden = ("inner_optimizer", "optimizers_inside", "inner", "rest")
         return [name for name in super().__dir__() if name not in hidden]
 
     saved_state: "SavedState"

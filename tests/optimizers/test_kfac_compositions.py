@@ -42,3 +42,10 @@ def test_the_path_norm_takes_its_step_after_that_of_kfac():
     (expected,) = reference.step([pair], 0.1 * 0.5)
     for name, found in zip("wbvc", decayed, strict=True):
         np.testing.assert_allclose(found, expected[name], rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.one_backend
+def test_keras_takes_it_for_one_optimizer():
+    # `SwapEMAWeights` looks for `optimizers`, those of a MultiOptimizer.
+    both = KFAC(inner=keras.optimizers.Adam(0.1))
+    assert both.optimizers_inside and not hasattr(both, "optimizers")

@@ -22,8 +22,6 @@ from tests.training import network
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 X, Y = data()
-# Four steps of rounding in another order, magnified by Adam and K-FAC.
-ROUNDING = 1e-5
 
 
 class Impossible(Exception):
@@ -54,17 +52,17 @@ def plain(subject):
 def eager(subject: Subject, folder):
     run = compiled(subject)
     run.run_eagerly = True
-    assert_close(fitted(subject, run), plain(subject), ROUNDING)
+    assert_close(fitted(subject, run), plain(subject), subject.tolerance)
 
 
 def xla(subject: Subject, folder):
     run = compiled(subject, jit_compile=True)
-    assert_close(fitted(subject, run), plain(subject), ROUNDING)
+    assert_close(fitted(subject, run), plain(subject), subject.tolerance)
 
 
 def several_steps(subject: Subject, folder):
     run = compiled(subject, steps_per_execution=2)
-    assert_close(fitted(subject, run), plain(subject), ROUNDING)
+    assert_close(fitted(subject, run), plain(subject), subject.tolerance)
 
 
 def by_batch(subject: Subject, folder):
@@ -76,7 +74,7 @@ def by_batch(subject: Subject, folder):
         part = slice(start, start + BATCH)
         run.train_on_batch(X[part], Y[part])
         other.fit(X[part], Y[part], BATCH, verbose=0, shuffle=False)
-    assert_close(run.get_weights(), other.get_weights(), ROUNDING)
+    assert_close(run.get_weights(), other.get_weights(), subject.tolerance)
 
 
 def gradients(model, x, y):
@@ -110,7 +108,7 @@ def custom_loop(subject: Subject, folder):
         run.optimizer.apply(
             gradients(run, X[part], Y[part]), run.trainable_variables
         )
-    assert_close(run.get_weights(), other.get_weights(), ROUNDING)
+    assert_close(run.get_weights(), other.get_weights(), subject.tolerance)
 
 
 def accumulation(subject: Subject, folder):
@@ -122,7 +120,7 @@ def accumulation(subject: Subject, folder):
         for start in range(0, len(X), size):
             part = slice(start, start + size)
             model.train_on_batch(X[part], Y[part])
-    assert_close(parts.get_weights(), whole.get_weights(), ROUNDING)
+    assert_close(parts.get_weights(), whole.get_weights(), subject.tolerance)
 
 
 class Averages(keras.callbacks.Callback):
@@ -144,7 +142,7 @@ def average(subject: Subject, folder):
     expected = Averages()
     swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     fitted(subject, run, expected, swap)
-    assert_close(run.get_weights(), expected.total, ROUNDING)
+    assert_close(run.get_weights(), expected.total, subject.tolerance)
 
 
 def clipping(subject: Subject, arguments, clip):
@@ -164,7 +162,7 @@ def clipping(subject: Subject, arguments, clip):
         ]
         if not inner:
             penalties = [
-                0.3 * w if subject.coupled and w.ndim > 1 else 0 * w
+                subject.rate * w if subject.coupled and w.ndim > 1 else 0 * w
                 for w in model.get_weights()
             ]
             sums = [g + p for g, p in zip(given, penalties, strict=True)]
@@ -174,7 +172,7 @@ def clipping(subject: Subject, arguments, clip):
             model.trainable_variables,
         )
         steps.append(model.get_weights())
-    assert_close(*steps, ROUNDING)
+    assert_close(*steps, subject.tolerance)
 
 
 def _scaled(gradient, norm):
@@ -211,10 +209,12 @@ def _steps(values):
 
 def rate_schedule(subject: Subject, folder):
     model = network()
-    run = compiled(subject, model, subject.make(model, rate=_steps([0.3, 0.3])))
-    assert_close(fitted(subject, run), plain(subject), ROUNDING)
+    rate = subject.rate
+    same = subject.make(model, rate=_steps([rate, rate]))
+    run = compiled(subject, model, same)
+    assert_close(fitted(subject, run), plain(subject), subject.tolerance)
     model = network()
-    other = subject.make(model, rate=_steps([0.3, 0.9]))
+    other = subject.make(model, rate=_steps([rate, 3 * rate]))
     run = fitted(subject, compiled(subject, model, other))
     assert any(np.any(a != b) for a, b in zip(run, plain(subject), strict=True))
 
@@ -223,7 +223,7 @@ def learning_rate_schedule(subject: Subject, folder):
     model = network()
     scheduled = subject.make(model, learning_rate=_steps([0.1, 0.1]))
     run = compiled(subject, model, scheduled)
-    assert_close(fitted(subject, run), plain(subject), ROUNDING)
+    assert_close(fitted(subject, run), plain(subject), subject.tolerance)
 
 
 def finite_and_moved(subject, dtype, tolerance):
@@ -352,7 +352,7 @@ def embedding(subject: Subject, folder):
         run.train_on_batch(x, Y[:4])
         found.append(run.get_weights())
     # K-FAC knows that the rows of an embedding do not overlap.
-    assert_close(*found, 0.05 if subject.curvature else ROUNDING)
+    assert_close(*found, 0.05 if subject.curvature else subject.tolerance)
     moved = np.any(found[0][0][4:] != weights[0][4:])
     assert moved != subject.rests
 
@@ -401,14 +401,14 @@ class Subclassed(keras.Model):
 def subclassed(subject: Subject, folder):
     model = Subclassed()
     found = fitted(subject, compiled(subject, model))
-    assert_close(found, plain(subject), ROUNDING)
+    assert_close(found, plain(subject), subject.tolerance)
 
 
 def nested(subject: Subject, folder):
     inside = network()
     model = keras.Sequential([keras.Input((8,)), inside])
     found = fitted(subject, compiled(subject, model))
-    assert_close(found, plain(subject), ROUNDING)
+    assert_close(found, plain(subject), subject.tolerance)
 
 
 FEATURES = {

@@ -9,7 +9,10 @@ from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import graph
 from keras_wd import optimizers
+from keras_wd import where
 from tests.training import data
+
+RATE = 0.3
 
 
 def sgd(**inner):
@@ -29,10 +32,15 @@ class Subject:
         curvature: whether it needs one.
         pairs: whether it needs pairs of layers.
         rests: whether rows without a gradient stay in the first step.
+        rate: of the decay.
+        tolerance: of results that are the same but for four steps of
+            rounding in another order, magnified by Adam and K-FAC.
     """
 
     make: Callable
     ema: Callable
+    rate: float = RATE
+    tolerance: float = 1e-5
     adam: bool = False
     coupled: bool = False
     curvature: bool = False
@@ -53,24 +61,35 @@ class Subject:
         return model
 
 
-def wrapped(rule, inner=sgd, **more):
+def adam(**inner):
+    # Where the gradient is small, a small epsilon would magnify rounding.
+    return keras.optimizers.Adam(
+        **{"learning_rate": 0.1, "epsilon": 1e-2, **inner}
+    )
+
+
+def adafactor(**inner):
+    return keras.optimizers.Adafactor(**{"learning_rate": 0.1, **inner})
+
+
+def wrapped(rule, inner=sgd, usual=RATE, **more):
     """`WeightDecay` around an optimizer; `rule(model, rate)` is the decay."""
 
-    def make(model, rate=0.3, **arguments):
+    def make(model, rate=usual, **arguments):
         return optimizers.WeightDecay(inner(**arguments), rule(model, rate))
 
     def ema(model):
         return optimizers.WeightDecay(
-            inner(), rule(model, 0.3), use_ema=True, ema_momentum=0.9
+            inner(), rule(model, usual), use_ema=True, ema_momentum=0.9
         )
 
-    return Subject(make, ema, **more)
+    return Subject(make, ema, rate=usual, **more)
 
 
 def named(kind, with_model=False, **more):
     """A thin optimizer, which takes the arguments of both."""
 
-    def make(model, rate=0.3, **arguments):
+    def make(model, rate=RATE, **arguments):
         first = (model,) if with_model else ()
         arguments = {"learning_rate": 0.1, **arguments}
         return kind(*first, weight_decay=rate, **arguments)
@@ -85,8 +104,28 @@ def kfac(learning_rate=0.1, **arguments):
     return optimizers.KFAC(learning_rate, **arguments)
 
 
+def kfac_inside(learning_rate=0.1, **arguments):
+    """K-FAC as a preconditioner of Adam."""
+    inner = adam(learning_rate=learning_rate)
+    return kfac(None, inner=inner, **arguments)
+
+
+def kfac_beside(learning_rate=0.1, **arguments):
+    """K-FAC for the kernels, SGD for the biases."""
+    rest = keras.optimizers.SGD(0.05)
+    return kfac(learning_rate, where=where.kernels(), rest=rest, **arguments)
+
+
+def in_metric(model, rate):
+    return decays.L1(rate, metric="optimizer")
+
+
+def l2(model, rate):
+    return decays.L2(rate)
+
+
 SUBJECTS = {
-    "L2": wrapped(lambda model, rate: decays.L2(rate)),
+    "L2": wrapped(l2),
     "L2 coupled": wrapped(
         lambda model, rate: decays.L2(rate, coupling="coupled"), coupled=True
     ),
@@ -101,6 +140,9 @@ SUBJECTS = {
         lambda model, rate: decays.L2(rate, layerwise=True)
     ),
     "L1": wrapped(lambda model, rate: decays.L1(rate)),
+    # Smaller, so that no unit dies, whose norm a constraint could not hold.
+    "L1, Adam's metric": wrapped(in_metric, adam, 0.03, adam=True),
+    "L1, Adafactor's metric": wrapped(in_metric, adafactor),
     "Lp": wrapped(lambda model, rate: decays.Lp(rate, p=0.8)),
     "Lp late": wrapped(lambda model, rate: decays.Lp(rate, p=0.8, late=True)),
     "ProximalLp": wrapped(lambda model, rate: decays.ProximalLp(rate, p=0.5)),
@@ -122,7 +164,17 @@ SUBJECTS = {
     "SGDW": named(optimizers.SGDW),
     "PAdam": named(optimizers.PAdam, adam=True),
     "PathProx": named(optimizers.PathProx, with_model=True, pairs=True),
-    "KFAC + L2": wrapped(
-        lambda model, rate: decays.L2(rate), kfac, curvature=True
+    "KFAC + L2": wrapped(l2, kfac, curvature=True),
+    # XLA's eigenvectors are not TensorFlow's to the last digits, which
+    # differences of eigenvalues divide.
+    "KFAC, eigenbasis + L2": wrapped(
+        l2,
+        lambda **arguments: kfac(**arguments, eigenbasis=True),
+        curvature=True,
+        tolerance=1e-4,
     ),
+    "KFAC, inner Adam + L2": wrapped(
+        l2, kfac_inside, curvature=True, adam=True
+    ),
+    "KFAC, rest SGD + L2": wrapped(l2, kfac_beside, curvature=True),
 }
