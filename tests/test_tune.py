@@ -171,7 +171,7 @@ def test_short_runs_of_a_network():
     assert decays[0] < found.weight_decay < decays[-1]
 
 
-@pytest.mark.slow(reason="trains several times")
+@pytest.mark.weekly(reason="trains several times")
 def test_given_decays_and_a_given_length():
     data, validation = problem()
     found = tune.predict_weight_decay(
@@ -182,7 +182,7 @@ def test_given_decays_and_a_given_length():
     assert found.probe_steps == 16
 
 
-@pytest.mark.slow(reason="trains several times")
+@pytest.mark.weekly(reason="trains several times")
 @pytest.mark.one_backend
 def test_short_runs_around_a_decay_that_was_scaled():
     data, validation = problem()

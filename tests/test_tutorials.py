@@ -35,9 +35,23 @@ def test_the_tutorials_are_found():
 ALONE = "fine_tuning"
 
 
+LONG = "small_gpt"
+
+
 @pytest.mark.slow(reason="trains what the tutorial trains")
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem) for p in TUTORIALS if p.stem != ALONE]
+    "path",
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=pytest.mark.weekly(reason="trains three language models")
+            if path.stem == LONG
+            else (),
+        )
+        for path in TUTORIALS
+        if path.stem != ALONE
+    ],
 )
 def test_the_code_of_a_tutorial_runs(path, tmp_path, monkeypatch):
     """In this process: a kernel for each would import TensorFlow again."""

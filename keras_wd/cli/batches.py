@@ -127,7 +127,7 @@ def evaluation_arrays(
 
 
 def evaluation(
-    data: DataSet, split: Split, batch_size: int, is_shared: bool = False
+    data: DataSet, split: Split, batch_size: int, devices: int = 1
 ) -> dict:
     """What `evaluate` is given: arrays, or batches that are read in turn.
 
@@ -135,14 +135,18 @@ def evaluation(
         data: the set.
         split: of it.
         batch_size: of the training, which streamed images have here as well.
-        is_shared: by devices, which divide batches of the training's size,
-            and no remainder: batches have another size then.
+        devices: that share a batch. Keras has TensorFlow's divide the first
+            batch evenly, JAX's only batches of the training's size, so
+            others are of a size that they divide, but not that one.
     """
     is_streamed = isinstance(split.inputs, Stream)
     steps = math.ceil(len(split) / EVALUATION_BATCH)
     size = batch_size if is_streamed else math.ceil(len(split) / steps)
-    if is_shared and size == batch_size:
-        size += 1
+    if devices > 1:
+        size = size // devices * devices
+        if size == batch_size:
+            size += devices if size + devices <= len(split) else -devices
+        size = max(size, devices)
     if is_streamed:
         return {"x": _Evaluation(data, split, size)}
     images, labels, _ = evaluation_arrays(data, split)

@@ -46,13 +46,15 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     for name in OF_A_RUN:
         other = _IN_PLACE.get(name, _DECAYS)
         refused[name] = f"is what the comparison varies. Use {other}"
-    for name in DEVICES:
-        refused[name] = (
-            "is for a single run: a comparison spreads its runs over cores "
-            "(--workers) or a cluster (--executor=ray)"
-        )
+    given = {f"--{a.lstrip('-')}" for a in arguments}
+    if "--executor=ray" not in given:
+        for name in DEVICES:
+            refused[name] = (
+                "needs --executor=ray, which gives every run devices of its "
+                "own; here the runs share the cores of this machine (--workers)"
+            )
     own = define(COMPARE)
-    if "--search=asha" in {f"--{a.lstrip('-')}" for a in arguments}:
+    if "--search=asha" in given:
         refused["learning_rate"] = (
             "is what the search varies. Use --learning_rates=LOWEST,HIGHEST"
         )

@@ -26,10 +26,10 @@ def sharing(settings: Mapping) -> Iterator[None]:
         yield
         return
     _check_alone()
-    count = _count(settings["devices"])
-    if settings["batch_size"] % count:
+    found = _checked(settings["devices"])
+    if settings["batch_size"] % found:
         raise UsageError(
-            f"--batch_size must be a multiple of {count}, the devices that "
+            f"--batch_size must be a multiple of {found}, the devices that "
             "share a batch. Received: "
             f"--batch_size={settings['batch_size']}"
         )
@@ -39,8 +39,15 @@ def sharing(settings: Mapping) -> Iterator[None]:
             "which cannot compile a step that several devices share. Leave "
             "it out, or set KERAS_BACKEND=jax"
         )
-    with devices.sharing(count, settings["batch_size"]):
+    with devices.sharing(found, settings["batch_size"]):
         yield
+
+
+def count(settings: Mapping) -> int:
+    """The devices that train a run together."""
+    if settings["distribute"] == "none":
+        return 1
+    return settings["devices"] or devices.available()[1]
 
 
 def _check_alone():
@@ -66,7 +73,7 @@ def _compiles():
     return keras.backend.backend() != "tensorflow"
 
 
-def _count(wanted):
+def _checked(wanted):
     backend = keras.backend.backend()
     if backend not in ("tensorflow", "jax"):
         raise UsageError(

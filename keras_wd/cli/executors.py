@@ -12,9 +12,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 
+from keras_wd.cli.errors import UsageError
 from keras_wd.cli.errors import first_line
 from keras_wd.cli.errors import require
 
@@ -153,37 +156,46 @@ class _Worker:
                 pass
 
 
-def on_ray(jobs: list[Job], workers: int) -> Iterator[tuple[str, str]]:
+def on_ray(
+    jobs: list[Job], workers: int, run: Callable[..., str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Compute on the Ray cluster of `RAY_ADDRESS`, or one on this machine.
 
-    The folders of the runs must be on a file system that all nodes share. A
-    run whose worker or node is lost goes on elsewhere, from its checkpoint.
+    Every run has accelerators of its own, or cores on a cluster without: one,
+    or the `devices` that its settings `distribute` it over. The folders of the
+    runs must be on a file system that all nodes share. A run whose worker or
+    node is lost goes on elsewhere, from its checkpoint.
 
     Args:
         jobs: as of `local`.
         workers: of a cluster that is started here.
+        run: what computes a job; by default the worker's.
+
+    Raises:
+        UsageError: if no node has so many devices.
     """
     require("ray", extra="ray")
     import ray
 
+    run = run or _train
+    shared = jobs[0][0].get("distribute", "none") != "none"
+    count = jobs[0][0]["devices"] if shared else 1
     started = not ray.is_initialized()
     if started:
-        arguments = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}
+        arguments = {}
+        if "RAY_ADDRESS" not in os.environ:
+            arguments["num_cpus"] = workers * (count or 1)
         ray.init(
             log_to_driver=False,
             include_dashboard=False,
             runtime_env={"env_vars": environment()},
             **arguments,
         )
-
-    @ray.remote(num_cpus=1, max_retries=TRIES - 1)
-    def compute(*job):
-        from keras_wd.cli import worker
-
-        return worker.run(*job)
-
     folders = {}
     try:
+        compute = ray.remote(
+            max_retries=TRIES - 1, **own_devices(count, ray.nodes())
+        )(run)
         while jobs or folders:
             folders.update({compute.remote(*job): job[1] for job in jobs})
             jobs.clear()
@@ -197,6 +209,43 @@ def on_ray(jobs: list[Job], workers: int) -> Iterator[tuple[str, str]]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _train(*job):
+    from keras_wd.cli import worker
+
+    return worker.run(*job)
+
+
+def own_devices(count: int | None, nodes: Sequence[Mapping]) -> dict:
+    """What Ray sets aside for a run, as arguments of `ray.remote`.
+
+    Args:
+        count: devices of a run; None if the user has not said.
+        nodes: of the cluster, as of `ray.nodes`.
+
+    Raises:
+        UsageError: if no node has so many.
+    """
+    nodes = [node["Resources"] for node in nodes if node["Alive"]]
+    kind = next(
+        (kind for kind in ("GPU", "TPU") if any(kind in n for n in nodes)),
+        "CPU",
+    )
+    if count is None:
+        raise UsageError(
+            "--distribute=data with --executor=ray needs --devices, the "
+            f"number of {kind} devices of each run"
+        )
+    most = int(max(node.get(kind, 0) for node in nodes))
+    if count > most:
+        raise UsageError(
+            f"--devices must be at most {most}, the {kind} devices of the "
+            f"largest node of the cluster. Received: --devices={count}"
+        )
+    if kind == "TPU":
+        return {"num_cpus": 1, "resources": {"TPU": count}}
+    return {"num_cpus": 1, "num_gpus": 0, f"num_{kind.lower()}s": count}
 
 
 EXECUTORS = {"local": local, "ray": on_ray}

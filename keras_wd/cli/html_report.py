@@ -15,6 +15,7 @@ from keras_wd.cli.results import Row
 from keras_wd.cli.results import Run
 from keras_wd.cli.results import best_in_validation
 from keras_wd.cli.results import chosen
+from keras_wd.cli.results import own_metrics
 from keras_wd.cli.results import rows
 from keras_wd.cli.search import Outcome
 
@@ -74,7 +75,7 @@ def write(
         header=[
             *("optimizer", "decay", "rate"),
             *(["learning rate"] if outcomes else []),
-            *_headings(best),
+            *(heading for heading, *_ in _shown(best).values()),
             "runs",
         ],
         table=_table(best),
@@ -103,16 +104,30 @@ def write(
     return found
 
 
-def _known(best):
-    return [n for n in _NUMBERS if any(n in row.means for row in best)]
+def _shown(best):
+    """What the table shows: name, heading and formats of each number."""
+    own = own_metrics([run for row in best for run in row.done])
+    numbers = dict(_NUMBERS)
+    seconds = numbers.pop("seconds")
+    for name in own:
+        numbers[name] = (_heading(name), ".4g", ".2g")
+    numbers["seconds"] = seconds
+    return {
+        name: format_
+        for name, format_ in numbers.items()
+        if any(name in row.means for row in best)
+    }
 
 
-def _headings(best):
-    return [_NUMBERS[name][0] for name in _known(best)]
+def _heading(name):
+    split, _, metric = name.partition("_")
+    split = {"val": "validation"}.get(split, split)
+    return f"{split} {metric.replace('_', ' ')}"
 
 
 def _table(best: Sequence[Row]) -> list[dict]:
     top = best_in_validation(best)
+    shown = _shown(best)
     table = []
     for row in best:
         rates = [_rate(row.weight_decay)]
@@ -120,7 +135,10 @@ def _table(best: Sequence[Row]) -> list[dict]:
             rates.append(_rate(row.learning_rate))
         cells = [
             *map(_text, (row.optimizer, WORDS.get(row.method, "none"), *rates)),
-            *(_cell(row, name) for name in _known(best)),
+            *(
+                _cell(row.means.get(name), *formats)
+                for name, (_, *formats) in shown.items()
+            ),
             _text(_ended(row)),
         ]
         table.append({"cells": cells, "best": row is top})
@@ -131,11 +149,9 @@ def _rate(rate):
     return "–" if rate is None else f"{rate:g}"
 
 
-def _cell(row, name):
-    mean = row.means.get(name)
+def _cell(mean, form, error_form):
     if mean is None:
         return _text("–")
-    _, form, error_form = _NUMBERS[name]
     error = ""
     if mean.error is not None and error_form:
         error = format(mean.error, error_form)

@@ -38,7 +38,8 @@ class Run:
         cell: what it was.
         status: "done", "diverged" or "failed".
         problem: what was wrong, in words.
-        numbers: by the names of `COLUMNS`; those that are known and finite.
+        numbers: by the names of `COLUMNS`, and of the metrics of a model that
+            came with its own; those that are known and finite.
         epochs: the logs of the epochs.
     """
 
@@ -60,7 +61,7 @@ def read(cell: Cell, folder: str, problem: str) -> Run:
     numbers["relative_rate"] = rates[-1] if rates else None
     finite = {
         name: float(numbers[name])
-        for name in COLUMNS
+        for name in (*COLUMNS, *_own_metrics(summary or {}))
         if numbers.get(name) is not None and math.isfinite(numbers[name])
     }
     if summary is None:
@@ -69,6 +70,23 @@ def read(cell: Cell, folder: str, problem: str) -> Run:
         text = f"the loss was not finite after epoch {len(epochs)}"
         return Run(cell, "diverged", text, finite, epochs)
     return Run(cell, "done", "", finite, epochs)
+
+
+def _own_metrics(names):
+    """Those of the model's own metrics, on validation and test data."""
+    of_test = [
+        name
+        for name in names
+        if name.startswith("test_") and name not in COLUMNS
+    ]
+    of_validation = [f"val_{name.removeprefix('test_')}" for name in of_test]
+    return [*of_validation, *of_test]
+
+
+def own_metrics(runs: Sequence[Run]) -> list[str]:
+    """The names of `numbers` that are not of `COLUMNS`."""
+    names = dict.fromkeys(name for run in runs for name in run.numbers)
+    return [name for name in names if name not in COLUMNS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +116,7 @@ class Row:
         weight_decay: the rate, or None.
         done: the runs that ended well.
         lost: those that diverged or failed.
-        means: of the numbers of `done`, by the names of `COLUMNS`.
+        means: of the numbers that all of `done` have, by their names.
     """
 
     optimizer: str
@@ -114,7 +132,7 @@ class Row:
         return [*self.done, *self.lost][0].cell.learning_rate
 
     def by_seed(self, name: str) -> dict[int, float]:
-        """A number of `COLUMNS` by the seed of the run."""
+        """A number by the seed of the run."""
         return {
             run.cell.seed: run.numbers[name]
             for run in self.done
@@ -164,8 +182,8 @@ def _row(key, runs):
     done = [run for run in runs if run.status == "done"]
     means = {
         name: Mean.of([run.numbers[name] for run in done])
-        for name in COLUMNS
-        if done and all(name in run.numbers for run in done)
+        for name in (done[0].numbers if done else ())
+        if all(name in run.numbers for run in done)
     }
     lost = [run for run in runs if run.status != "done"]
     return Row(*key, done, lost, means)
@@ -247,10 +265,11 @@ def write_table(runs: Sequence[Run], path: str) -> None:
         "seed",
         "status",
     ]
+    columns = [*COLUMNS, *own_metrics(runs)]
     with replacing(path) as draft:
         with open(draft, "w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file)
-            lines.writerow([*header, *COLUMNS, "problem"])
+            lines.writerow([*header, *columns, "problem"])
             for run in runs:
                 cell = run.cell
                 lines.writerow(
@@ -261,7 +280,7 @@ def write_table(runs: Sequence[Run], path: str) -> None:
                             for rate in (cell.learning_rate, cell.weight_decay)
                         ),
                         *(cell.seed, run.status),
-                        *(run.numbers.get(name, "") for name in COLUMNS),
+                        *(run.numbers.get(name, "") for name in columns),
                         run.problem,
                     ]
                 )

@@ -176,7 +176,7 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
         data,
         data.validation,
         settings["batch_size"],
-        is_shared=settings["distribute"] == "data",
+        devices.count(settings),
     )
     if not epochs:
         return
@@ -227,7 +227,9 @@ def _steering(settings, data, steps):
 
 
 def _summary(model, settings, data, folder, seconds):
-    given = batches.evaluation(data, data.test, settings["batch_size"])
+    given = batches.evaluation(
+        data, data.test, settings["batch_size"], devices.count(settings)
+    )
     scores = model.evaluate(**given, verbose=0, return_dict=True)
     return report.summary(
         test_accuracy=scores.pop("accuracy", None),

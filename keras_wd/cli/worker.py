@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from keras_wd.callbacks import Mechanisms
 from keras_wd.cli import config
 from keras_wd.cli import datasets
+from keras_wd.cli import devices
 from keras_wd.cli import report
 from keras_wd.cli import train
 from keras_wd.cli.errors import UsageError
@@ -36,27 +37,32 @@ def run(settings: Mapping, folder: str, until: int | None = None) -> str:
     os.makedirs(folder, exist_ok=True)
     started = os.path.exists(os.path.join(folder, config.NAME))
     settings = {**settings, "output_dir": folder, "resume": started}
-    key = tuple(settings[name] for name in datasets.SOURCE)
     log = pathlib.Path(folder, LOG)
     with open(log, "a", encoding="utf-8") as file:
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             try:
-                if key not in _data:
-                    _data[key] = datasets.load(*key)
-                data = datasets.for_run(settings, _data[key])
-                chosen = data.validation.take(slice(PROBES))
-                every = max(1, settings["epochs"] // 10)
-                probes = []
-                if until is None:
-                    inputs = data.standardise(chosen.inputs)
-                    probes.append(Mechanisms(inputs, every))
-                train.run(settings, data, probes, picture=False, until=until)
+                with devices.sharing(settings):
+                    _train(settings, until)
             except UsageError as error:
                 return str(error)
             except Exception as error:  # the other runs go on
                 traceback.print_exc()
                 return f"{type(error).__name__}: {error}. See {log}"
     return ""
+
+
+def _train(settings, until):
+    key = tuple(settings[name] for name in datasets.SOURCE)
+    if key not in _data:
+        _data[key] = datasets.load(*key)
+    data = datasets.for_run(settings, _data[key])
+    chosen = data.validation.take(slice(PROBES))
+    every = max(1, settings["epochs"] // 10)
+    probes = []
+    if until is None:
+        inputs = data.standardise(chosen.inputs)
+        probes.append(Mechanisms(inputs, every))
+    train.run(settings, data, probes, picture=False, until=until)
 
 
 def main() -> int:

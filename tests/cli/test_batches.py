@@ -78,3 +78,16 @@ def test_evaluation_batches_are_as_equal_as_can_be(data):
     assert images.shape == (50, 6, 6, 3)
     many = data.test.take(np.zeros(2500, int))
     assert batches.evaluation_arrays(data, many)[2] == 834
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("examples", [5, 7, 12, 1317])
+def test_devices_evaluate_batches_that_they_divide(data, examples, devices):
+    """Unless it has the training's size, which has a meaning on JAX."""
+    split = Split(np.zeros([examples, 2, 2, 1], "uint8"), np.zeros(examples))
+    for batch_size in (devices, 4 * devices, 64 * devices):
+        given = batches.evaluation(data, split, batch_size, devices)
+        size = given["batch_size"]
+        assert size % devices == 0
+        assert size <= examples or size == devices
+        assert size != batch_size or examples < 2 * devices

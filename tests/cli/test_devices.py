@@ -27,6 +27,7 @@ FLAGS = [
     "--batch_norm",
     "--batch_size=128",
     "--epochs=2",
+    "--train_examples=1024",
     f"--optimizer={OPTIMIZER[0]}",
     *OPTIMIZER[1:],
 ]
@@ -166,7 +167,15 @@ if keras.backend.backend() == "tensorflow":
         assert "--jit=true is not possible" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["compare", "tune"])
-def test_other_commands_have_single_runs_on_one_device(command, capsys):
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ("compare", "--distribute needs --executor=ray"),
+        ("tune", "--distribute is for a single run"),
+    ],
+)
+def test_other_commands_have_single_runs_on_one_device(
+    command, message, capsys
+):
     assert main([command, "--distribute=data"]) == 2
-    assert "--distribute is for a single run" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from keras_wd.cli import findings
+from keras_wd.cli import history
 from keras_wd.cli import html_report
+from keras_wd.cli import report
 from keras_wd.cli import results
 from keras_wd.cli.grid import WORDS
 from keras_wd.cli.grid import Cell
@@ -280,3 +282,35 @@ def test_the_table_has_a_line_per_run(tmp_path):
     assert (none["method"], none["weight_decay"]) == ("none", "")
     assert float(none["test_accuracy"]) == 0.9
     assert (lp["status"], lp["seed"]) == ("diverged", "1")
+
+
+def test_the_metrics_of_a_model_are_columns_and_in_the_page(tmp_path):
+    scores = [0.25, 0.75]
+    runs = [
+        run("none", seed, 0.9, test_recall=score, val_recall=score)
+        for seed, score in enumerate(scores)
+    ]
+    path = tmp_path / "runs.csv"
+    results.write_table(runs, str(path))
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["test_recall"]) for row in rows] == scores
+    assert [float(row["val_recall"]) for row in rows] == scores
+    page = tmp_path / "report.html"
+    html_report.write(runs, str(page), "digits", "", "", "")
+    shown = pages.Page(page.read_text())
+    header, cells = shown.tables["results"]
+    assert cells[header.index("test recall")].startswith("0.5")
+
+
+def test_a_summary_with_other_metrics_is_read_back(tmp_path):
+    values = dict.fromkeys(report.NUMBERS, 1.0)
+    report.write({**values, "test_recall": 0.5}, str(tmp_path))
+    (tmp_path / history.NAME).write_text(
+        "epoch,val_loss,val_recall,recall\n0,2.0,0.25,1.0\n"
+    )
+    found = results.read(Cell("sgd", "none", None, 0), str(tmp_path), "")
+    assert found.status == "done"
+    assert found.numbers["test_recall"] == 0.5
+    assert found.numbers["val_recall"] == 0.25
+    assert "recall" not in found.numbers

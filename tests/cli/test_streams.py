@@ -82,8 +82,8 @@ def test_a_stream_is_evaluated_in_batches_of_the_training(both):
     found = list(batches.evaluation(data, data.test, 3)["x"])
     assert [len(y) for _, y in found[:-1]] == [3] * (len(found) - 1)
     assert sum(len(y) for _, y in found) == len(data.test)
-    shared = batches.evaluation(data, data.test, 3, is_shared=True)["x"]
-    assert len(shared[0][1]) == 4
+    shared = batches.evaluation(data, data.test, 3, devices=2)["x"]
+    assert len(shared[0][1]) == 2
 
 
 def test_a_set_is_held_in_memory_unless_it_is_large(photos, monkeypatch):
