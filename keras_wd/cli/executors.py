@@ -248,4 +248,5 @@ def own_devices(count: int | None, nodes: Sequence[Mapping]) -> dict:
     return {"num_cpus": 1, "num_gpus": 0, f"num_{kind.lower()}s": count}
 
 
+EXECUTORS: dict[str, Callable[[list[Job], int], Iterator[tuple[str, str]]]]
 EXECUTORS = {"local": local, "ray": on_ray}
