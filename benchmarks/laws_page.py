@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+from markdown_tables import table
 from scipy import stats
 
 INTRODUCTION = """\
@@ -47,13 +48,6 @@ def verdict(values, low=-np.inf, high=np.inf):
     return "not resolved"
 
 
-def table(rows):
-    """The rows as markdown."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    lines = [[str(cell).replace("|", "\\|") for cell in row] for row in lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
-
-
 def write(path, title, command, about, rows):
     """Put a section into the page, in place of the one with this title."""
     try:
@@ -61,7 +55,7 @@ def write(path, title, command, about, rows):
     except FileNotFoundError:
         page = ""
     sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", page, re.M))
-    body = f"\n```sh\n{command}\n```\n\n{about}\n\n{table(rows)}"
+    body = f"\n```sh\n{command}\n```\n\n{about}\n\n{table(COLUMNS, rows)}"
     sections[title] = body
     parts = [
         f"## {name}\n\n{text.strip()}\n" for name, text in sections.items()

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 
+import markdown_tables
 from absl import app
 from absl import flags
 
@@ -75,16 +76,18 @@ def main(_):
         end = time.perf_counter()
         report = os.path.join(scratch, "many", compare.REPORT)
         size = os.path.getsize(report) / 2**20
-    print("\n| runs | milliseconds a run | memory, MiB |\n| --- | --- | --- |")
+    print(
+        "\n"
+        + markdown_tables.header(("runs", "milliseconds a run", "memory, MiB"))
+    )
     before, last = 0, start
     for number, now, memory in marks:
         each = 1e3 * (now - last) / (number - before)
-        print(f"| {number} | {each:.1f} | {memory:.0f} |")
+        print(markdown_tables.row((number, f"{each:.1f}", f"{memory:.0f}")))
         before, last = number, now
-    print(
-        f"| the report, {size:.1f} MiB | {1e3 * (end - last) / RUNS.value:.1f} "
-        f"| {mebibytes():.0f} |"
-    )
+    each = 1e3 * (end - last) / RUNS.value
+    cells = (f"the report, {size:.1f} MiB", f"{each:.1f}", f"{mebibytes():.0f}")
+    print(markdown_tables.row(cells))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import markdown_tables
 import numpy as np
 from digits import digits
 
@@ -62,8 +63,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=60)
     given = parser.parse_args()
-    print("| proximal step | rate | test accuracy, % | zeros, % |")
-    print("| --- | --- | --- | --- |")
+    columns = ("proximal step", "rate", "test accuracy, %", "zeros, %")
+    print(markdown_tables.header(columns))
     for metric, rates in RATES.items():
         for rate in rates:
             found = np.array([
@@ -73,11 +74,9 @@ def main():
             accuracy, zeros = 100 * found.mean(axis=0)
             error = 100 * found[:, 0].std(ddof=1) / given.seeds**0.5
             name = "in Adam's metric" if metric else "plain"
-            print(
-                f"| {name} | {rate:g} | {accuracy:.1f} +-{error:.1f} "
-                f"| {zeros:.0f} |",
-                flush=True,
-            )
+            shown = f"{accuracy:.1f} +-{error:.1f}"
+            cells = (name, f"{rate:g}", shown, f"{zeros:.0f}")
+            print(markdown_tables.row(cells), flush=True)
 
 
 if __name__ == "__main__":

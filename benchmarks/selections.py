@@ -13,6 +13,7 @@ import re
 import sys
 
 import keras
+import markdown_tables
 from models import applications
 from models import backbones
 
@@ -117,7 +118,7 @@ def look_at(name, model):
         if len(variable.shape) > 1 and not picked
     )
     said = ", ".join(f"`{path}`" for path in sorted(left_out))
-    return f"| {name} | {' | '.join(map(str, counts))} | {said} |\n"
+    return markdown_tables.row([name, *counts, said]) + "\n"
 
 
 def main():

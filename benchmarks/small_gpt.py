@@ -17,6 +17,7 @@ import importlib
 import inspect
 
 import keras
+import markdown_tables
 import numpy as np
 from keras import layers
 from keras import ops
@@ -143,8 +144,11 @@ def main():
     starts = np.arange(0, len(held_out) - CONTEXT, CONTEXT)
     x, y = windows(held_out, starts)
     print(f"{cut} characters to train on, {len(held_out)} held out")
-    print("| decay | loss per character | weights gone | parameters left |")
-    print("| --- | --- | --- | --- |")
+    print(
+        markdown_tables.header(
+            ("decay", "loss per character", "weights gone", "parameters left")
+        )
+    )
     for name in methods(network()):
         found = []
         for seed in range(flags.seeds):
@@ -160,11 +164,12 @@ def main():
                 )
             )
         loss, gone, left = np.transpose(found)
-        print(
-            f"| {name} | {loss.mean():.3f} ({loss.min():.3f} to "
-            f"{loss.max():.3f}) | {gone.mean():.1%} | {left.mean():.1%} |",
-            flush=True,
+        spread = f"{loss.min():.3f} to {loss.max():.3f}"
+        cells = (
+            *(name, f"{loss.mean():.3f} ({spread})"),
+            *(f"{gone.mean():.1%}", f"{left.mean():.1%}"),
         )
+        print(markdown_tables.row(cells), flush=True)
 
 
 if __name__ == "__main__":

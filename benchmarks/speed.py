@@ -26,6 +26,7 @@ import keras
 import speed_growth
 import speed_measurements
 import speed_steps
+from markdown_tables import table
 from stepping import device_name
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "speed.md"
@@ -97,11 +98,6 @@ def sections(arguments):
             lambda: speed_growth.growth(size, batch, rounds),
         ),
     }
-
-
-def table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 def write(title, found):
