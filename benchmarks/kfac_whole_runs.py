@@ -6,9 +6,9 @@ Real data that scikit-learn bundles, networks of `keras-wd train`, `fit` as
 users call it. AdamW is tuned over rates and decays, on the validation loss at
 the end of its run; its seconds are those until it first reaches that loss.
 K-FAC has its defaults, those of the callback `Curvature`, and the decay that
-`keras-wd train` tries first; its seconds are
-those until it first reaches the same loss. The two take turns, every time with
-another seed, and the medians are printed. Seconds of validation do not count.
+`keras-wd train` tries first; its seconds are those until it first reaches the
+same loss, "inf" where it does not. The two take turns, every time with another
+seed, and the medians are printed. Seconds of validation do not count.
 Compiling is the first batch of `fit`, and of K-FAC also finding the layers and
 the first run of every other program.
 """
