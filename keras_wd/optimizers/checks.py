@@ -26,7 +26,7 @@ def check_inner_optimizer(inner: keras.optimizers.Optimizer) -> None:
             f"inner_optimizer={inner!r}"
         )
     # Those inside of K-FAC step the same weights.
-    for one in (inner, *getattr(inner, "optimizers", ())):
+    for one in (inner, *getattr(inner, "optimizers_inside", ())):
         kind = type(one).__name__
         reason = _refusal(one, kind)
         if reason:
