@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from keras import optimizers as of_keras
+from stepping import clock
 from stepping import compiled_step
 from stepping import optax_step
 from stepping import torch_steps
@@ -121,7 +122,7 @@ def rules(size, rounds):
         name: compiled_step(around(adam(), kind, **arguments), weights, tensors)
         for name, (kind, arguments, _) in RULES.items()
     }
-    seconds = alternate(functions, rounds)
+    seconds = alternate(functions, 2 * rounds, clock=clock())
     beside = ratios(seconds, "L2")
     # Adam's step with L2 reads weight, gradient and two slots, writes three.
     return [
@@ -134,6 +135,30 @@ def rules(size, rounds):
         )
         for name, (_, _, passes) in RULES.items()
     ]
+
+
+def beside_plain(size, rounds):
+    """Rows (rule, ms, x the same step written plainly); on JAX."""
+    if keras.backend.backend() != "jax":
+        return []
+    import plain_steps
+
+    weights, gradients = arrays(size, MATRICES)
+    tensors = [keras.ops.convert_to_tensor(array) for array in gradients]
+    adam = OF_KERAS["Adam"]
+    rows = []
+    for name in plain_steps.RULES:
+        kind, arguments, _ = RULES[name]
+        pair = {
+            "plain": plain_steps.plain_step(name, weights, tensors),
+            "ours": compiled_step(
+                around(adam(), kind, **arguments), weights, tensors
+            ),
+        }
+        seconds = alternate(pair, 2 * rounds, clock=clock())
+        ratio = ratios(seconds, "plain")["ours"]
+        rows.append((name, milliseconds(seconds["ours"]), f"{ratio:.2f}"))
+    return rows
 
 
 def numbers_moved(optimizer, size):

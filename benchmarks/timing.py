@@ -10,18 +10,28 @@ def alternate(
     functions: Mapping[str, Callable[[], object]],
     rounds: int = 15,
     warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Call every function once a round; return the seconds of each call.
 
-    A function must return only when its work is done.
+    A function must return only when its work is done. Every other round goes
+    backwards, so that none always follows the same one.
+
+    Args:
+        functions: by name.
+        rounds: that count.
+        warmup: rounds before those.
+        clock: `time.process_time` for the processor's time, which others on
+            the machine change less.
     """
     seconds = {name: [] for name in functions}
     for number in range(warmup + rounds):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
+        names = list(functions)
+        for name in reversed(names) if number % 2 else names:
+            start = clock()
+            functions[name]()
             if number >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

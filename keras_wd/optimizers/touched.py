@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_wd import backend
 from keras_wd.backend import autodiff
+from keras_wd.ops.norms import total
 
 
 class TouchedRows:
@@ -57,8 +58,10 @@ class TouchedRows:
             before = backend.snapshot(self._accumulated[position])
             scale = self._inner.loss_scale_factor or 1.0
             gradient = before + ops.cast(gradient / scale, before.dtype)
+        # A sum of sizes, which is zero where all are: XLA fuses it, where it
+        # would write the flags of all weights into memory for `any`.
         axes = tuple(range(1, len(gradient.shape)))
-        rows = ops.any(ops.not_equal(gradient, 0), axis=axes, keepdims=True)
+        rows = ops.not_equal(total(ops.abs(gradient), axes), 0)
         # A flag per row costs less than the gradients, and differs from that
         # of their sum only where replicas cancel to the last bit.
         (count,) = autodiff.sum_over_replicas([ops.cast(rows, "float32")])
