@@ -147,13 +147,7 @@ class GradualPruning(keras.callbacks.Callback):
             self._masks, self._wanted, self._share = None, 0, 0.0
         self._count.begin_fit()
         plan = self._plan(model)
-        if not len(plan.order):
-            raise ValueError(
-                "`GradualPruning` must be used with a model that has units "
-                f"that can be removed. Received: model={model.name!r} without "
-                "any. "
-                "keras_wd.graph.compact(model, report=True) says why."
-            )
+        plan.check()
         if self.multiply_adds is not None:
             count_within(plan, self.multiply_adds)  # It may be too few.
 

@@ -168,6 +168,14 @@ _TIMED = Option(
     256,
     "Examples of the batch that both models are timed on; 0 for no timing.",
 )
+_LITERT = Option(
+    "litert",
+    "The models",
+    bool,
+    False,
+    "Export both models to LiteRT, compare them there and report their sizes "
+    "and times; needs pip install 'keras_wd[export]'.",
+)
 COMPACT = (
     _OUTPUT,
     Option(
@@ -179,6 +187,7 @@ COMPACT = (
         "norm of the outgoing weights) is at most this.",
     ),
     _TIMED,
+    _LITERT,
 )
 IMPORTANCE = ("path", "magnitude", "batch_norm")
 PRUNE = (
@@ -220,4 +229,5 @@ PRUNE = (
         "Layers keep a multiple of this many units.",
     ),
     _TIMED,
+    _LITERT,
 )

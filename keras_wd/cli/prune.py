@@ -1,16 +1,14 @@
 """`keras-wd prune`: a saved model with fewer units."""
 
+import functools
 from collections.abc import Sequence
 
 from keras_wd import graph
-from keras_wd.cli import command_line
-from keras_wd.cli.compact import parsed
-from keras_wd.cli.compact import rewritten
 from keras_wd.cli.errors import UsageError
 from keras_wd.cli.errors import unknown
 from keras_wd.cli.options import IMPORTANCE
 from keras_wd.cli.options import PRUNE
-from keras_wd.cli.options import define
+from keras_wd.cli.rewriting import rewrite
 
 _BUDGETS = ("ratio", "multiply_adds", "latency")
 _USAGE = "prune MODEL.keras -o SMALL.keras --ratio=R [--flag=value ...]"
@@ -20,6 +18,7 @@ _ABOUT = (
     "one does with these units masked; it is not compiled, and is usually "
     "trained on."
 )
+_UNCHANGED = "No unit is removed; {target} has the layers of {source}."
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,11 +28,10 @@ def main(arguments: Sequence[str]) -> int:
         UsageError: for a mistake in the command, or a model that cannot be
             read or pruned so far.
     """
-    if command_line.asks_for_help(arguments):
-        print(command_line.help_text(_USAGE, _ABOUT, PRUNE))
-        return 0
-    values = define(PRUNE)
-    source, target = parsed("prune", _USAGE, arguments, values)
+    return rewrite(_USAGE, _ABOUT, PRUNE, arguments, _maker, _UNCHANGED)
+
+
+def _maker(values):
     if values.importance not in IMPORTANCE:
         raise unknown("importance", values.importance, IMPORTANCE)
     budgets = {name: values[name].value for name in _BUDGETS}
@@ -44,17 +42,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     if values.latency is not None and not values.batch_size:
         raise UsageError("--latency needs a --batch_size to measure.")
-
-    def make(model, batch_size):
-        return graph.prune(
-            model,
-            **budgets,
-            importance=values.importance,
-            round_to=values.round_to,
-            report=True,
-            batch_size=batch_size,
-        )
-
-    if not rewritten(source, target, values.batch_size, make):
-        print(f"No unit is removed; {target} has the layers of {source}.")
-    return 0
+    return functools.partial(
+        graph.prune,
+        **budgets,
+        importance=values.importance,
+        round_to=values.round_to,
+    )

@@ -107,8 +107,11 @@ class ChannelAnalysis:
             return self._read_embedding(step)
         if traits.is_exactly(operation, channel_rules.ATTENTION):
             return attention.read(self, step, inputs)
-        if traits.is_exactly(operation, channel_rules.MERGING) or (
-            traits.merging_operation(operation) and len(inputs) > 1
+        if (
+            traits.is_exactly(operation, channel_rules.MERGING)
+            or channel_rules.is_scaled_sum(operation)
+            or traits.merging_operation(operation)
+            and len(inputs) > 1
         ):
             return channel_rules.merged(self.classes, self.graph, step, inputs)
         made = channel_rules.passed(self.classes, self.graph, step, inputs)

@@ -113,6 +113,13 @@ def is_einsum_of_dense(operation: keras.Operation) -> bool:
     )
 
 
+def is_scaled_sum(operation: keras.Operation) -> bool:
+    """Whether this is the layer of InceptionResNetV2: x + scale * y."""
+    kind = type(operation)
+    package = kind.__module__.split(".")[0]
+    return (package, kind.__name__) == ("keras", "CustomScaleLayer")
+
+
 def is_grouped(operation: keras.Operation) -> bool:
     """Whether this is a convolution in groups."""
     groups = getattr(operation, "groups", 1)
@@ -168,6 +175,7 @@ def merged(
     """The channels after a join of several tensors."""
     operation = step.operation
     shapes = [graph.shapes[tensor] for tensor in step.inputs]
+    scales = np.ones(len(inputs))
     if traits.is_exactly(operation, layers.Concatenate):
         if operation.axis in (-1, len(shapes[0]) - 1):
             return Channels(
@@ -179,6 +187,8 @@ def merged(
         name = "Concatenate"
     else:
         name = traits.merging_operation(operation) or type(operation).__name__
+    if is_scaled_sum(operation):
+        name, scales = "Add", np.array([1.0, operation.scale])
     sizes = {len(channels) for channels in inputs}
     if len({len(shape) for shape in shapes}) > 1 or len(sizes) > 1:
         raise NeedsAll(f"{step.path} joins tensors of different shapes")
@@ -192,12 +202,12 @@ def merged(
     for channels in inputs[1:]:
         classes.join(inputs[0].labels, channels.labels)
     constants = _MERGED_CONSTANTS[name](
-        np.stack([channels.constants for channels in inputs])
+        np.stack([c.constants * s for c, s in zip(inputs, scales, strict=True)])
     )
     if name == "Multiply":
         gains = np.full(len(inputs[0]), UNBOUNDED)
     else:
-        gains = np.sum([channels.gains for channels in inputs], axis=0)
+        gains = np.abs(scales) @ [channels.gains for channels in inputs]
     return Channels(inputs[0].labels, constants, gains)
 
 

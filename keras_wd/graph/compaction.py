@@ -10,6 +10,8 @@ from keras_wd.graph.channel_rules import is_weighted
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
 from keras_wd.graph.inside import look_inside
+from keras_wd.graph.litert import check_litert
+from keras_wd.graph.litert import measured
 from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.removal import Removal
 from keras_wd.graph.removal import names
@@ -31,6 +33,7 @@ def compact(
     report: bool = False,
     x: object = None,
     batch_size: int | None = 256,
+    litert: bool = False,
 ) -> keras.Model | tuple[keras.Model, Report]:
     """The same function with smaller layers, without the units that are dead.
 
@@ -71,6 +74,10 @@ def compact(
             ones of the kinds that the model takes for None.
         batch_size: examples of the random batch that the report times; None
             for no timing.
+        litert: with `report=True`, also export both models to LiteRT, check
+            that they have the same outputs there, and report the sizes of
+            the files and the times of the same batch on one thread. Needs
+            TensorFlow and `ai-edge-litert`.
 
     Returns:
         A new model that is not compiled, because the state of an optimizer
@@ -84,7 +91,9 @@ def compact(
         ValueError: if the structure of the model cannot be read, if
             `threshold` is not a number >= 0, or if the new model does not
             compute what the old one does (with the units below the threshold
-            taken for zero): then there is no new model.
+            taken for zero): then there is no new model. With `litert=True`,
+            if LiteRT is not installed, or a model cannot be exported or
+            computes something else there.
 
     >>> import keras
     >>> from keras_wd import graph
@@ -100,6 +109,7 @@ def compact(
     3
     """
     threshold = check_number("threshold", threshold, minimum=0)
+    check_litert(litert, report)
     graph = read(model)
     removal = plan_removal(graph, threshold)
     inside = look_inside(removal.analysis, threshold)
@@ -114,7 +124,7 @@ def compact(
     if not report:
         return smaller
     rows = _layers(removal, inside)
-    return smaller, _report(model, smaller, graph, rows, x, batch_size)
+    return smaller, _report(model, smaller, graph, rows, x, batch_size, litert)
 
 
 def _smaller(model, graph, removal, inside, x):
@@ -136,21 +146,27 @@ def report_of(
     masked: keras.Model,
     x: object,
     batch_size: int | None,
+    litert: bool,
 ) -> Report:
     """The report of a model that was made smaller after it was masked."""
     graph = read(masked)
     removal = plan_removal(graph, 0.0)
     rows = _layers(removal, look_inside(removal.analysis, 0.0))
-    return _report(model, smaller, graph, rows, x, batch_size)
+    return _report(model, smaller, graph, rows, x, batch_size, litert)
 
 
-def _report(model, smaller, graph, rows, x, batch_size):
+def _report(model, smaller, graph, rows, x, batch_size, litert):
     # A copy, so that neither file nor latency includes an optimizer, and
     # nothing of the given model is compiled.
     whole = rebuild(model, {})
     models = {"before": whole}
     if smaller is not model:
         models["after"] = smaller
+    served = {}
+    if litert:
+        batch = examples(whole, graph, batch_size or 4) if x is None else x
+        timed = x is not None or batch_size is not None
+        served = measured(models, batch, timed)
     times, batch_size = _times(models, graph, x, batch_size)
     before_sizes = after_sizes = measure(whole, graph)
     if smaller is not model:
@@ -163,6 +179,8 @@ def _report(model, smaller, graph, rows, x, batch_size):
         milliseconds_before=times["before"],
         milliseconds_after=times.get("after", times["before"]),
         not_counted=tuple(not_counted(graph)),
+        litert_before=served.get("before"),
+        litert_after=served.get("after", served.get("before")),
     )
 
 

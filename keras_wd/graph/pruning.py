@@ -13,6 +13,7 @@ from keras_wd.graph.compaction import report_of
 from keras_wd.graph.edits import without_rows
 from keras_wd.graph.importance import Importance
 from keras_wd.graph.importance import scores
+from keras_wd.graph.litert import check_litert
 from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.report import Report
 from keras_wd.graph.sizes import milliseconds
@@ -36,7 +37,8 @@ def prune(
     data: object = None,
     report: bool = False,
     x: object = None,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
+    litert: bool = False,
 ) -> keras.Model | tuple[keras.Model, Report]:
     """A smaller network without the units that matter least.
 
@@ -69,13 +71,15 @@ def prune(
         report: also return the `Report` of `compact`.
         x: see `compact`; a latency budget is measured on it as well.
         batch_size: see `compact`.
+        litert: see `compact`.
 
     Returns:
         The new model, not compiled; with `report=True`, the pair of it and
         the report.
 
     Raises:
-        ValueError: unless there is one budget, or if it cannot be kept.
+        ValueError: unless there is one budget, or if it cannot be kept, or
+            no unit of the model may go; with `litert=True` as `compact`.
 
     >>> import keras
     >>> from keras_wd import graph
@@ -104,7 +108,9 @@ def prune(
     if name == "ratio" and budget >= 1:
         raise ValueError(f"`ratio` must be below 1. Received: ratio={budget}")
     check_importance(importance)
+    check_litert(litert, report)
     plan = Plan(model, importance, check_count("round_to", round_to), data)
+    plan.check()
     if name == "ratio":
         removed = plan.lowest(round(budget * len(plan.order)))
     elif name == "multiply_adds":
@@ -115,7 +121,7 @@ def prune(
     smaller = compact(masked, x=x) if removed.any() else model
     if not report:
         return smaller
-    return smaller, report_of(model, smaller, masked, x, batch_size)
+    return smaller, report_of(model, smaller, masked, x, batch_size, litert)
 
 
 def check_importance(importance: Importance) -> Importance:
@@ -154,6 +160,16 @@ class Plan:
         used = self._read_by_something()
         self._scores = np.where(used, found, -np.inf)
         self.order = labels[np.argsort(self._scores[labels], kind="stable")]
+
+    def check(self) -> None:
+        """Raise if no unit may go."""
+        if not len(self.order):
+            raise ValueError(
+                "`model` must have units that can be removed. Received: "
+                f"model={self.model.name!r} without any. "
+                "keras_wd.graph.compact(model, report=True) says why; inside "
+                "of layers of other classes, only dead units are removed."
+            )
 
     def _read_by_something(self):
         """By label that stands for a class, whether a row of it is not 0."""
@@ -279,6 +295,11 @@ def _within_latency(plan, budget, x, batch_size):
         raise ValueError(
             "`latency` must be a share of the model's, at most 1. Received: "
             f"latency={budget}"
+        )
+    if x is None and batch_size is None:
+        raise ValueError(
+            "`latency` must be measured on a batch. Received: x=None, "
+            "batch_size=None"
         )
     whole = rebuild(plan.model, {})
     batch = x

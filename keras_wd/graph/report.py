@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_wd.graph.litert import LiteRT
 from keras_wd.graph.sizes import Sizes
 from keras_wd.tables import table
 
@@ -38,6 +39,9 @@ class Report:
             if the size of an input is not fixed and no batch was given.
         milliseconds_after: the same for the new model.
         not_counted: layers that the multiply-adds leave out.
+        litert_before: the `LiteRT` size and time of the given model; None
+            unless that was asked for.
+        litert_after: those of the new one.
     """
 
     layers: tuple[LayerReport, ...]
@@ -47,6 +51,8 @@ class Report:
     milliseconds_before: float | None
     milliseconds_after: float | None
     not_counted: tuple[str, ...]
+    litert_before: LiteRT | None = None
+    litert_after: LiteRT | None = None
 
     def __str__(self) -> str:
         units = table(
@@ -94,7 +100,17 @@ class Report:
         ]
         a, b = self.milliseconds_before, self.milliseconds_after
         label = f"batch of {_count(self.batch_size)}, ms"
-        return [*rows, (label, _time(a), _time(b), _ratio(a, b))]
+        rows.append((label, _time(a), _time(b), _ratio(a, b)))
+        if self.litert_before is not None and self.litert_after is not None:
+            served = self.litert_before, self.litert_after
+            a, b = (one.file_bytes for one in served)
+            rows.append(
+                ("LiteRT file, bytes", _count(a), _count(b), _ratio(a, b))
+            )
+            a, b = (one.milliseconds for one in served)
+            label = f"LiteRT, {label}"
+            rows.append((label, _time(a), _time(b), _ratio(a, b)))
+        return rows
 
 
 def _count(number):

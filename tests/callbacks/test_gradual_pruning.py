@@ -198,7 +198,7 @@ def test_a_head_of_zeros_does_not_mask_what_it_does_not_read_yet():
 def test_refusals():
     only = keras.Sequential([keras.Input((5,)), layers.Dense(2)])
     only.compile("sgd", "mse", run_eagerly=True)
-    with pytest.raises(ValueError, match="has units that can be removed"):
+    with pytest.raises(ValueError, match="have units that can be removed"):
         fit(only, callbacks.GradualPruning(0.5, steps=1))
     with pytest.raises(ValueError, match="`ratio` must be below 1"):
         callbacks.GradualPruning(1.0, steps=1)

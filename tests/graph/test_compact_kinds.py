@@ -1,5 +1,7 @@
 """Units that go through norms, attention and operations."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -126,6 +128,25 @@ def test_other_einsums_keep_their_channels(equation, shape):
     )
     _, report = graph.compact(model, report=True, batch_size=None)
     assert "not known to treat channels separately" in report.layers[0].note
+
+
+def test_a_scaled_residual_of_inception_resnet_goes_on_both_sides():
+    scaled = importlib.import_module(
+        "keras.src.applications.inception_resnet_v2"
+    ).CustomScaleLayer
+
+    def build(x):
+        x = conv("stem", 4, 1)(x)
+        y = conv("branch", 4, 1)(x)
+        return conv("out", 2, 1)(layers.ReLU()(scaled(0.25)([x, y])))
+
+    model = functional(build)
+    zero_units(model.get_layer("stem"), [1], bias=0.5)
+    # Its constant goes into the bias of what reads it, a quarter of the other.
+    zero_units(model.get_layer("branch"), [1, 2], bias=-1.0)
+    smaller = graph.compact(model)
+    kept = [smaller.get_layer(n).filters for n in ("stem", "branch")]
+    assert kept == [3, 3]
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])

@@ -9,6 +9,9 @@ from keras import layers
 
 from keras_wd import callbacks
 from keras_wd import graph
+from keras_wd.graph import verify
+from keras_wd.graph.litert import measured
+from keras_wd.graph.structure import read
 from tests.graph.architectures import randomize
 
 pytestmark = [
@@ -99,3 +102,39 @@ def test_a_smaller_model_is_served_with_its_outputs(build, tmp_path):
     saved = report.before.dense_bytes - report.after.dense_bytes
     assert saved > 0
     assert before - after > 0.8 * saved
+
+
+def two_inputs():
+    """Inputs by name, and an output of each kind."""
+    left, right = keras.Input((12,), name="left"), keras.Input((5,), name="b")
+    x = layers.Dense(32, "relu", name="one")(left)
+    x = layers.Concatenate()([x, layers.Dense(32, "relu", name="two")(right)])
+    made = {"sum": layers.Dense(1)(x), "kinds": layers.Dense(4)(x)}
+    return randomize(keras.Model({"left": left, "b": right}, made))
+
+
+@pytest.mark.parametrize("build", [mobile, two_inputs])
+def test_the_report_has_sizes_and_times_of_litert(build):
+    pytest.importorskip("ai_edge_litert.interpreter")
+    model = build()
+    smaller, report = graph.prune(
+        model, ratio=0.5, round_to=4, report=True, batch_size=3, litert=True
+    )
+    before, after = report.litert_before, report.litert_after
+    saved = report.before.dense_bytes - report.after.dense_bytes
+    assert before.file_bytes - after.file_bytes > 0.8 * saved > 0
+    assert before.milliseconds > 0 and after.milliseconds > 0
+    assert "LiteRT, batch of 3, ms" in str(report)
+    _, untimed = graph.compact(
+        smaller, report=True, batch_size=None, litert=True
+    )
+    assert untimed.litert_before == untimed.litert_after
+    assert untimed.litert_before.milliseconds is None
+    assert untimed.litert_before.file_bytes == after.file_bytes
+    # Outputs that differ are not reported as a size.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(verify, "difference", lambda *outputs: 1.0)
+        with pytest.raises(ValueError, match="same outputs in LiteRT"):
+            measured(
+                {"one": smaller}, verify.examples(model, read(model)), False
+            )

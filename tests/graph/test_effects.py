@@ -1,5 +1,8 @@
 """What decay does to a weight, where a layer or constant is unusual."""
 
+import functools
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from keras import layers
 from keras import ops
 
 from keras_wd import graph
-from keras_wd.graph import invariance
+from keras_wd import optimizers
 
 BN, LN = layers.BatchNormalization, layers.LayerNormalization
 
@@ -159,22 +162,55 @@ def test_weights_that_are_not_understood_are_unknown():
     assert {effect for effect, _ in effects_of(model).values()} == {"unknown"}
 
 
-def reactions(count, monkeypatch):
-    """How often a step is followed to explain that many layers."""
-    calls = []
-    reaction_of = invariance.reaction_of
+def lines_run(work):
+    """How many lines of the package a call runs: loops count every round."""
+    package, counted, before = graph.__path__[0], [0], sys.gettrace()
+    package = package.removesuffix("graph")
 
-    def counted(*arguments):
-        calls.append(arguments)
-        return reaction_of(*arguments)
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        counted[0] += event == "line"
+        return trace
 
-    monkeypatch.setattr(invariance, "reaction_of", counted)
-    stack = [layers.Dense(2, "relu", use_bias=i % 9 == 0) for i in range(count)]
-    graph.explain(keras.Sequential([keras.Input((2,)), *stack]))
-    monkeypatch.undo()
-    return len(calls)
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return counted[0]
 
 
-def test_the_effort_grows_as_the_model_does(monkeypatch):
-    small, large = reactions(30, monkeypatch), reactions(90, monkeypatch)
-    assert large <= 3.2 * small
+GROWING = {
+    "explain": graph.explain,
+    "scale_invariant": graph.scale_invariant,
+    "homogeneous_units": graph.homogeneous_units,
+    "PathProx": lambda model: optimizers.PathProx(model, 0.1, 0.01).build(
+        model.trainable_variables
+    ),
+    "compact": lambda model: graph.compact(model, threshold=1e-9),
+}
+
+
+@functools.cache
+def stack(count):
+    return keras.Sequential(
+        [
+            keras.Input((2,)),
+            *(
+                layers.Dense(2, "relu", use_bias=i % 9 == 0)
+                for i in range(count)
+            ),
+        ]
+    )
+
+
+@pytest.mark.every_case
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", GROWING)
+def test_the_effort_grows_as_the_model_does(name):
+    small, large = (
+        lines_run(lambda n=n: GROWING[name](stack(n))) for n in (9, 36)
+    )
+    assert small > 100
+    assert large <= 4.4 * small

@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_wd import graph
 from keras_wd.__main__ import main
+from keras_wd.graph import litert
 from tests.graph.architectures import assert_same_outputs
 from tests.graph.architectures import examples
 from tests.graph.architectures import randomize
@@ -146,6 +147,21 @@ MISTAKES = {
         "importance": lambda layer, kernel: np.ones(3),
     },
 }
+
+
+def test_a_model_of_which_nothing_may_go_is_refused():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    with pytest.raises(ValueError, match="have units that can be removed"):
+        graph.prune(model, ratio=0.5)
+
+
+def test_litert_is_refused_before_anything_is_done(monkeypatch):
+    model = residual()
+    with pytest.raises(ValueError, match="with `report=True`"):
+        graph.compact(model, litert=True)
+    monkeypatch.setattr(litert.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="TensorFlow backend|not installed"):
+        graph.prune(model, ratio=0.5, report=True, litert=True)
 
 
 @pytest.mark.parametrize("message", MISTAKES)

@@ -1,5 +1,7 @@
 """Any model: pair its layers, balance them, make it smaller, compare."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from keras import ops
 
+from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import graph
 from keras_wd import optimizers
@@ -39,6 +42,39 @@ def test_compaction_keeps_the_outputs(build, seed, incoming, outgoing):
         architectures.weights_layers(model)
     )
     assert graph.compact(smaller) is smaller
+
+
+@pytest.mark.one_backend
+@settings(max_examples=10)
+@given(
+    build=architectures.image_models(),
+    budget=st.floats(0.2, 0.95),
+    round_to=st.sampled_from([1, 2]),
+)
+def test_pruning_in_fit_keeps_the_budget_or_refuses_it(build, budget, round_to):
+    model = build()
+    x = architectures.examples(model)
+    model.compile("sgd", "mse", run_eagerly=True)
+    y = keras.tree.map_structure(
+        lambda made: np.zeros(made.shape, "float32"), model(x)
+    )
+    pruning = callbacks.GradualPruning(
+        multiply_adds=budget, steps=2, every=1, round_to=round_to
+    )
+    whole = graph.sizes(model).multiply_adds
+    before = model.get_weights()
+    try:
+        model.fit(x, y, batch_size=3, verbose=0, callbacks=[pruning])
+    except ValueError as refusal:
+        assert re.search("can be removed", str(refusal))
+        for a, b in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+        return
+    smaller = graph.compact(model)
+    architectures.assert_same_outputs(model, smaller, x)
+    assert graph.sizes(smaller).multiply_adds <= budget * whole + 1
+    masks = [(v, np.asarray(m)) for v, m in pruning._masks]
+    assert all(not np.asarray(v)[~m].any() for v, m in masks)
 
 
 def variable(model, path):
