@@ -244,7 +244,7 @@ CLASSES = {
         **EMA,
     },
     optimizers.KFAC: {
-        **LEARNING_RATE,
+        "learning_rate": (0.1, either(none, followed)),
         "damping": (0.1, rate),
         "momentum": (0.5, either(none, number(minimum=0, below=1))),
         "curvature_decay": (0.5, number(minimum=0, below=1)),

@@ -15,6 +15,7 @@ from keras_wd.decays.decay import SeparableDecay
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_number
 from keras_wd.optimizers.chain import stepper
+from keras_wd.optimizers.matching import path_of
 from keras_wd.schedules import rate_at
 
 
@@ -111,7 +112,8 @@ class LearningRates:
         for key, rule in decays.items():
             alone = rule.coupling == "independent"
             self._decayed[key] = {
-                variables[i].path: None if alone else i for i in selected[key]
+                path_of(variables[i]): None if alone else i
+                for i in selected[key]
             }
             joint = not isinstance(rule, SeparableDecay)
             if joint and len(self._groups(selected[key])) > 1:

@@ -33,6 +33,7 @@ from keras_wd.optimizers.checks import checked_positions
 from keras_wd.optimizers.constrained import Constraints
 from keras_wd.optimizers.decay_step import DecayStep
 from keras_wd.optimizers.delegation import DelegatesToInner
+from keras_wd.optimizers.matching import path_of
 from keras_wd.optimizers.metric import StepMetric
 from keras_wd.optimizers.metric import check_metric_of
 from keras_wd.optimizers.rates import LearningRates
@@ -357,9 +358,7 @@ class WeightDecay(DelegatesToInner, SavesState, keras.optimizers.Optimizer):
             return {}
         kept = self._slots[list(self.decays).index(key)]
         pairs = zip(self._trainable_variables, kept, strict=True)
-        return {
-            variable.path: dict(slots) for variable, slots in pairs if slots
-        }
+        return {path_of(v): dict(slots) for v, slots in pairs if slots}
 
     @property
     def variables(self) -> list[keras.Variable]:
