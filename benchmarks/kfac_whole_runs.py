@@ -24,6 +24,7 @@ from collections.abc import Callable
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import markdown_tables
 import numpy as np
 from sklearn import datasets
 
@@ -220,7 +221,7 @@ def measured(name, repeats):
         f"{ended:.3f}",
         "" if task.regression else f"{accuracy:.1f}, {own:.1f}",
     ]
-    return "| " + " | ".join(cells) + " |"
+    return markdown_tables.row(cells)
 
 
 def main():
@@ -233,8 +234,7 @@ def main():
         *("task", "AdamW's rate, decay", "its loss", "its s", "K-FAC's s"),
         *("ratio", "K-FAC's loss at the end", "best accuracies, %"),
     )
-    print("| " + " | ".join(titles) + " |")
-    print("|" + " --- |" * len(titles), flush=True)
+    print(markdown_tables.header(titles), flush=True)
     for name in arguments.tasks:
         print(measured(name, arguments.repeats), flush=True)
 

@@ -19,10 +19,12 @@ import json
 import pathlib
 import re
 import sys
+import textwrap
 import time
 import unittest.mock
 
 import keras
+import markdown_tables
 import numpy as np
 from keras import layers
 
@@ -74,10 +76,10 @@ compares them itself and raises otherwise. It does so of EfficientNetV2L, whose
 random weights let nothing be compared: inputs that differ by 1e-7 change its
 outputs by 1.6 times their largest entry.
 """
-COLUMNS = """
-| model | weights | claims | unknown | dead | reachable | removed | the rest |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-"""
+COLUMNS = (
+    *("model", "weights", "claims", "unknown", "dead", "reachable", "removed"),
+    "the rest",
+)
 
 # Why no smaller model of the same classes is without a dead unit.
 OUT_OF_REACH = (
@@ -387,24 +389,23 @@ def page(rows):
     if left_out:
         names = ", ".join(row["model"] for row in left_out)
         said = f"; without {names}, which were not run"
-    lines = [HEADER.format(left_out=said), COLUMNS]
+    columns = markdown_tables.header(COLUMNS)
+    lines = [HEADER.format(left_out=said), f"\n{columns}\n"]
     for row in rows:
         if row.get("left_out"):
             continue
         if "error" in row:
-            lines.append(
-                f"| {row['model']} | | | | | | | {row['error'][:200]} |\n"
-            )
+            cells = [row["model"], *[""] * 6, textwrap.shorten(row["error"], 200)]
+            lines.append(markdown_tables.row(cells) + "\n")
             continue
         reasons = "; ".join(f"{n:,}: {why}" for why, n in row["reasons"])
         share = ""
         if row["reachable"]:
             share = f" ({row['removed'] / row['reachable']:.0%})"
-        lines.append(
-            f"| {row['model']} | {row['weights']:,} | {row['claims']:,} | "
-            f"{row['unknown']:,} | {row['dead']:,} | {row['reachable']:,} | "
-            f"{row['removed']:,}{share} | {reasons} |\n"
-        )
+        counts = [f"{row[name]:,}" for name in COLUMNS[1:-1]]
+        counts[-1] += share
+        cells = [row["model"], *counts, reasons]
+        lines.append(markdown_tables.row(cells) + "\n")
     return "".join(lines)
 
 
