@@ -395,7 +395,8 @@ def page(rows):
         if row.get("left_out"):
             continue
         if "error" in row:
-            cells = [row["model"], *[""] * 6, textwrap.shorten(row["error"], 200)]
+            said = textwrap.shorten(row["error"], 220)
+            cells = [row["model"], *[""] * 6, said]
             lines.append(markdown_tables.row(cells) + "\n")
             continue
         reasons = "; ".join(f"{n:,}: {why}" for why, n in row["reasons"])
