@@ -73,17 +73,15 @@ def rewrite(
 
 
 def _say_cost(values):
-    exports = values.litert and "both are also exported to LiteRT"
     if values.batch_size:
-        said = (
-            f"Timing both models on {values.batch_size} random examples: at "
-            "most 17 predictions of each"
+        print(
+            f"Timing both models on {values.batch_size} random examples, at "
+            "most 17 predictions of each (--batch_size=0: none).",
+            flush=True,
         )
-        if exports:
-            said += f"; {exports}, and timed there as often"
-        print(f"{said}, --batch_size=0 for none.", flush=True)
-    elif exports:
-        print(f"{exports.capitalize()} and compared there.", flush=True)
+    if values.litert:
+        what = "compared and timed" if values.batch_size else "compared"
+        print(f"Both are exported to LiteRT and {what} there.", flush=True)
 
 
 def _parsed(usage, arguments, values):
