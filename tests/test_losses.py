@@ -122,8 +122,8 @@ def test_losses_and_targets_meet_as_in_evaluate(name, weighted):
     assert summed(model, X, y, weight) == pytest.approx(expected, rel=1e-5)
 
 
-def test_one_sample_weight_per_output():
-    model = compiled(listed("z", "a"), ["mse", "mae"])
+def test_one_sample_weight_per_output_and_loss_weights():
+    model = compiled(listed("z", "a"), ["mse", "mae"], loss_weights=[2.0, 0.5])
     y, weights = [Y, 10 * Y], [W, W**2]
     expected = evaluated(model, X, y, weights)
     assert summed(model, X, y, weights) == pytest.approx(expected, rel=1e-5)

@@ -1,11 +1,14 @@
 """Pruning during `fit`, and what `compact` then removes."""
 
+import copy
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
 from keras_wd import callbacks
+from keras_wd import decays
 from keras_wd import graph
 from keras_wd import optimizers
 
@@ -204,3 +207,36 @@ def test_refusals():
         callbacks.GradualPruning(1.0, steps=1)
     with pytest.raises(ValueError, match="`importance` must be one of"):
         callbacks.GradualPruning(0.5, steps=1, importance="norm")
+
+
+@pytest.mark.weekly(reason="trains and exports a MobileNetV2 several times")
+@pytest.mark.one_backend
+def test_a_mobilenet_that_was_pruned_in_fit_goes_on(tmp_path):
+    """Over a loop of fit, a file and a copy, at half the multiplications."""
+    model = keras.applications.MobileNetV2(
+        weights=None, input_shape=(32, 32, 3), classes=4
+    )
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 32, 32, 3)).astype("float32")
+    y = rng.integers(0, 4, 12)
+    model.compile(
+        optimizers.WeightDecay(keras.optimizers.Adam(1e-3), decays.L2(0.01)),
+        "sparse_categorical_crossentropy",
+        jit_compile=False,
+    )
+    budget = 0.5 * graph.sizes(model).multiply_adds
+    pruning = callbacks.GradualPruning(multiply_adds=0.5, steps=4, every=2)
+    for _ in range(2):
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[pruning])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    expected = model.predict(x, verbose=0)
+    for one in (model, loaded, copy.deepcopy(model)):
+        smaller = graph.compact(one)
+        assert graph.sizes(smaller).multiply_adds <= budget
+        found = smaller.predict(x, verbose=0)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+        # The counter is that of the optimizer: what is masked stays so.
+        again = callbacks.GradualPruning(multiply_adds=0.5, steps=4, every=2)
+        one.fit(x, y, batch_size=4, verbose=0, callbacks=[again])
+        assert graph.sizes(graph.compact(one)).multiply_adds <= budget

@@ -12,7 +12,8 @@ from tests.distribution.processes import start
 
 pytestmark = pytest.mark.slow(reason="starts a process with several devices")
 TENSORFLOW = keras.backend.backend() == "tensorflow"
-LAYOUTS = [("data", name) for name in cases.CASES]
+CLIPPED = "coupled_clip"  # of which the others are variations
+LAYOUTS = [("data", name) for name in cases.CASES if name != CLIPPED]
 if not TENSORFLOW:
     LAYOUTS += [("model", name) for name in cases.ON_MODEL]
 
@@ -32,6 +33,10 @@ def report(folder):
 @pytest.mark.parametrize("layout, name", LAYOUTS)
 def test_devices_take_the_steps_of_one(layout, name, folder):
     cases.assert_same(np.load(folder / f"{layout}-{name}.npz"), name)
+
+
+def test_clipping_and_loss_scale_are_of_the_whole_batch(folder):
+    cases.assert_same(np.load(folder / f"data-{CLIPPED}.npz"), CLIPPED)
 
 
 def test_callbacks_read_and_steer_the_optimizer_of_all_devices(report):
