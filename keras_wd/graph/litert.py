@@ -4,18 +4,16 @@ import dataclasses
 import importlib
 import importlib.util
 import os
-import statistics
 import tempfile
-import time
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_wd.graph import verify
+from keras_wd.graph.sizes import median_milliseconds
 
 _INTERPRETER = "ai_edge_litert"
-_ROUNDS, _SECONDS = 15, 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +83,11 @@ def measured(
         program = interpreter.Interpreter(model_content=content)
         programs[name] = _Program(program.get_signature_runner(), model, batch)
         programs[name].compare(model, batch)
-    times = _milliseconds(programs) if timed else dict.fromkeys(programs)
-    return {name: LiteRT(sizes[name], times[name]) for name in models}
+    times: dict[str, float] = {}
+    if timed:
+        runs = {name: program.run for name, program in programs.items()}
+        times = median_milliseconds(runs)
+    return {name: LiteRT(sizes[name], times.get(name)) for name in models}
 
 
 class _Program:
@@ -136,19 +137,3 @@ class _Program:
 
 def _length(name):
     return len(name), name
-
-
-def _milliseconds(programs):
-    """Median times, in alternating rounds after one that was compared."""
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    start = time.perf_counter()
-    for done in range(_ROUNDS):
-        if done >= 3 and time.perf_counter() - start > _SECONDS:
-            break
-        for name, program in programs.items():
-            before = time.perf_counter()
-            program.run()
-            seconds[name].append(time.perf_counter() - before)
-    return {
-        name: 1e3 * statistics.median(times) for name, times in seconds.items()
-    }

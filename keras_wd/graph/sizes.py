@@ -1,12 +1,15 @@
 """How large a model is, and how long it takes."""
 
 import dataclasses
+import functools
 import gzip
 import math
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -309,22 +312,32 @@ def _file_bytes(model):
 def milliseconds(
     models: dict[str, keras.Model], batch: object
 ) -> dict[str, float]:
-    """Median time of one prediction of each model, in alternating rounds.
-
-    At most fifteen rounds after two to warm up; no round starts after five
-    seconds but the first three.
-    """
-    for model in models.values():
+    """Median time of one prediction of each model, after two to warm up."""
+    predictions = {
+        name: functools.partial(model.predict_on_batch, batch)
+        for name, model in models.items()
+    }
+    for predict in predictions.values():
         for _ in range(2):
-            model.predict_on_batch(batch)
-    seconds = {name: [] for name in models}
+            predict()
+    return median_milliseconds(predictions)
+
+
+def median_milliseconds(
+    functions: Mapping[str, Callable[[], object]],
+) -> dict[str, float]:
+    """Median time of a call of each function, in alternating rounds.
+
+    At most fifteen rounds; none starts after five seconds but the first three.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     start = time.perf_counter()
     for done in range(_ROUNDS):
         if done >= 3 and time.perf_counter() - start > _SECONDS:
             break
-        for name, model in models.items():
+        for name, function in functions.items():
             before = time.perf_counter()
-            model.predict_on_batch(batch)
+            function()
             seconds[name].append(time.perf_counter() - before)
     return {
         name: 1e3 * statistics.median(times) for name, times in seconds.items()
