@@ -30,6 +30,7 @@ from keras_wd.kfac.registration import register
 from keras_wd.kfac.seconds import Seconds
 from keras_wd.kfac.state import BlockState
 from keras_wd.losses import loss_weights_of
+from keras_wd.ops.kronecker import kl_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,6 +252,28 @@ class Curvature:
             [[autodiff.read(v) for v in own] for own in self.state.inverses],
             lambda block, own, given: block.precondition(own, given, damping),
         )
+
+    def clipped(
+        self, steps: dict, gradients: dict, learning_rate, kl_clip: float
+    ) -> dict:
+        """The steps, shortened together; see `keras_wd.ops.kronecker.kl_scale`.
+
+        Args:
+            steps: `C^-1 g` by position.
+            gradients: g by position, of the whole batch.
+            learning_rate: that will multiply the steps.
+            kl_clip: what `learning_rate^2 * sum g^T C^-1 g` may be at most.
+        """
+        dtypes = self.state.dtypes
+        widest = "float64" if "float64" in dtypes else "float32"
+        quadratic = sum(
+            ops.cast(ops.sum(ops.cast(gradients[i], step.dtype) * step), widest)
+            for i, step in steps.items()
+        )
+        scale = kl_scale(quadratic, learning_rate, kl_clip)
+        return {
+            i: ops.cast(scale, step.dtype) * step for i, step in steps.items()
+        }
 
     def times(self, values: dict) -> dict:
         """`C v` with the curvature as it is kept, for values by position."""

@@ -18,7 +18,6 @@ from keras_wd.errors import check_seed
 from keras_wd.kfac.blocks import SHARING
 from keras_wd.kfac.curvature import Settings
 from keras_wd.kfac.estimators import ESTIMATORS
-from keras_wd.ops.kronecker import kl_scale
 from keras_wd.optimizers.clipping import check_replicas
 from keras_wd.optimizers.clipping import clip_over_replicas
 from keras_wd.optimizers.curvature import NO_CURVATURE
@@ -297,18 +296,9 @@ class KFAC(CurvatureOptimizer):
         by_position = dict(zip(positions, grads, strict=True))
         steps = self._curvature.precondition(by_position, self.damping)
         if self.kl_clip is not None:
-            quadratic = sum(
-                ops.cast(
-                    ops.sum(ops.cast(by_position[i], step.dtype) * step),
-                    self._widest,
-                )
-                for i, step in steps.items()
+            steps = self._curvature.clipped(
+                steps, by_position, learning_rate, self.kl_clip
             )
-            scale = kl_scale(quadratic, learning_rate, self.kl_clip)
-            steps = {
-                i: ops.cast(scale, step.dtype) * step
-                for i, step in steps.items()
-            }
         by_position.update(
             (i, ops.cast(step, by_position[i].dtype))
             for i, step in steps.items()
@@ -323,12 +313,6 @@ class KFAC(CurvatureOptimizer):
                 [variables[i] for i in own],
                 learning_rate,
             )
-
-    @property
-    def _widest(self):
-        """The dtype of sums over all blocks."""
-        dtypes = self._curvature.state.dtypes
-        return "float64" if "float64" in dtypes else "float32"
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         """The heavy-ball step, on the preconditioned gradient."""
