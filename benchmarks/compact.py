@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import training
 from digits import digits
 from keras import layers
 
@@ -65,20 +66,16 @@ NETWORKS = {"mlp": (mlp, 0.1, 0.007, 6000), "cnn": (cnn, 0.1, 0.01, 4000)}
 def trained(make, optimizer_of, steps, seed, lr):
     """A trained network and its test accuracy."""
     keras.utils.set_random_seed(seed)
-    (x, y), test = digits()
+    data, test = digits()
     model = make()
     schedule = keras.optimizers.schedules.CosineDecay(lr, steps, alpha=0.1)
-    model.compile(
-        optimizer_of(model, schedule),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=True if make is mlp else "auto",
-        steps_per_execution=50,
-    )
+    jit_compile = True if make is mlp else "auto"
+    optimizer = optimizer_of(model, schedule)
+    training.compiled(model, optimizer, 50, jit_compile)
     generator = np.random.default_rng(seed)
     for _ in range(0, steps, CHUNK):
-        drawn = generator.integers(0, len(x), CHUNK * BATCH)
-        model.fit(x[drawn], y[drawn], BATCH, shuffle=False, verbose=0)
+        rows = generator.integers(0, len(data[0]), CHUNK * BATCH)
+        training.fit_in_order(model, data, rows, BATCH)
     return model, accuracy(model, test)
 
 

@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import training
 from digits import digits
 
 from keras_wd import decays
@@ -40,28 +41,18 @@ DECAYS = {
 def run(decay, steps, seed):
     """Test accuracy and share of weights below 1e-13 after training."""
     keras.utils.set_random_seed(seed)
-    (x, y), test = digits()
+    data, test = digits()
     model = keras.Sequential([keras.Input((64,))])
     for units in (256, 256):
         model.add(keras.layers.Dense(units, "relu", use_bias=False))
     model.add(keras.layers.Dense(10, use_bias=False))
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
-    model.compile(
-        optimizers.WeightDecay(keras.optimizers.Adam(schedule), decay),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=True,
-        steps_per_execution=50,
-    )
+    adam = keras.optimizers.Adam(schedule)
+    training.compiled(model, optimizers.WeightDecay(adam, decay), 50)
     generator = np.random.default_rng(seed)
-    per_epoch = len(x) // BATCH * BATCH
-    orders = [
-        generator.permutation(len(x))[:per_epoch]
-        for _ in range(-(-steps * BATCH // per_epoch))
-    ]
-    drawn = np.concatenate(orders)[: steps * BATCH]
-    model.fit(x[drawn], y[drawn], BATCH, shuffle=False, verbose=0)
-    _, accuracy = model.evaluate(*test, verbose=0)
+    rows = training.epochs_of(generator, len(data[0]), steps, BATCH)
+    training.fit_in_order(model, data, rows, BATCH)
+    _, accuracy = training.evaluated(model, test)
     return accuracy, metrics.sparsity(model, threshold=1e-13)
 
 

@@ -17,8 +17,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from digits import images_and_labels
 from keras import layers
-from sklearn.datasets import load_digits
+from training import LOSS
 
 from keras_wd.optimizers.kfac import KFAC
 
@@ -29,12 +30,6 @@ RATES = {
     "kfac": (3e-3, 1e-2, 3e-2, 1e-1),
     "adam": (3e-4, 1e-3, 3e-3, 1e-2),
 }
-
-
-def digits():
-    data = load_digits()
-    x = (data.images / 16.0 - 0.3).astype("float32")[..., None]
-    return x, data.target.astype("int32")
 
 
 def network(name):
@@ -60,8 +55,7 @@ def run(network_name, kind, rate, seed, data, jit_compile):
         if kind == "kfac"
         else keras.optimizers.Adam(rate)
     )
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, jit_compile=jit_compile)
+    model.compile(optimizer, LOSS, jit_compile=jit_compile)
     rng = np.random.default_rng(seed)
     if kind == "kfac":
         optimizer.update_curvature(model, x[:BATCH])
@@ -94,7 +88,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jit", action="store_true")
     arguments = parser.parse_args()
-    data = digits()
+    x, y = images_and_labels()
+    data = x.reshape(-1, 8, 8, 1) - 0.3, y
     for kind, rates in RATES.items():
         found = []
         for rate in rates:

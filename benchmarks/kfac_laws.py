@@ -39,10 +39,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+import training
+from digits import drawn
+from digits import images_and_labels
 from laws_page import summary
 from laws_page import verdict
 from laws_page import write
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from keras_wd import decays
@@ -73,14 +75,11 @@ WATCHED = ((3e-2, 0.0), (1e-2, 0.0), (3e-2, 0.1))
 @functools.cache
 def split(seed):
     """Images and labels for training, for validation, and for the test."""
-    x, y = load_digits(return_X_y=True)
-    x = (x / 16).astype("float32")
+    x, y = images_and_labels()
     x, test_x, y, test_y = train_test_split(
         x, y, test_size=898, stratify=y, random_state=0
     )
-    order = np.random.default_rng(seed).permutation(len(x))
-    parts = [(x[i], y[i]) for i in (order[:TRAIN], order[TRAIN:])]
-    return *parts, (test_x, test_y)
+    return *drawn(seed, TRAIN, (x, y)), (test_x, test_y)
 
 
 def network():
@@ -89,47 +88,35 @@ def network():
     return keras.Sequential([keras.Input((64,)), *stack])
 
 
-class Trainer:
+class Trainer(training.Trainer):
     """One model for all runs of an estimator and a coupling."""
 
     def __init__(self, estimator, coupling, steps):
         self.steps = steps
-        self.model = network()
         self.kfac = KFAC(
             0.1, damping=1e-2, kl_clip=1e-3, estimator=estimator, seed=0
         )
-        self.model.compile(
-            WeightDecay(self.kfac, decays.L2(0.0, coupling=coupling)),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=True,
-            steps_per_execution=EVERY,
-        )
+        optimizer = WeightDecay(self.kfac, decays.L2(0.0, coupling=coupling))
+        super().__init__(network, optimizer, BATCH, EVERY)
+
+    def prepare(self):
+        """Registered before the optimizer is built, which makes its state."""
         self.kfac.register(self.model, split(0)[0][0][:BATCH])
-        variables = self.model.optimizer.variables
-        self.fresh = [keras.ops.convert_to_numpy(v.value) for v in variables]
 
     def run(self, seed, lr, decay, *callbacks):
         """Train; for validation and for the test, {metric: value}."""
         (x, y), *others = split(seed)
-        keras.utils.set_random_seed(seed)
-        self.model.set_weights(network().get_weights())
-        variables = self.model.optimizer.variables
-        for variable, value in zip(variables, self.fresh, strict=True):
-            variable.assign(value)
-        self.model.optimizer.set_weight_decay(decay)
+        self.start(seed, lr, decay=decay)
         self.kfac.update_curvature(self.model, x[:BATCH])
         rng = np.random.default_rng(seed)
-        length = self.steps // PARTS * BATCH
-        drawn = [rng.permutation(TRAIN) for _ in range(0, length, TRAIN)]
-        drawn = np.concatenate(drawn)[:length]
+        rows = training.epochs_of(rng, TRAIN, self.steps // PARTS, BATCH)
         schedule = keras.callbacks.LearningRateScheduler(
             lambda part: lr if part < DROP else lr / 10
         )
         curvature = Curvature(x, EVERY, EVERY, BATCH, seed=seed)
         callbacks = [curvature, schedule, *callbacks]
         self.model.fit(
-            x[drawn], y[drawn], BATCH, PARTS, 0, callbacks, shuffle=False
+            x[rows], y[rows], BATCH, PARTS, 0, callbacks, shuffle=False
         )
         return [self.model.test_on_batch(*d, return_dict=True) for d in others]
 

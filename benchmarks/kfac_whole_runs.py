@@ -26,7 +26,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import markdown_tables
 import numpy as np
+from digits import drawn
+from digits import images_and_labels
 from sklearn import datasets
+from training import LOSS
 
 from keras_wd import callbacks
 from keras_wd import decays
@@ -50,8 +53,8 @@ class Task:
 
 
 def digits():
-    data = datasets.load_digits()
-    return data.images[..., None] / 8.0 - 1.0, data.target
+    x, y = images_and_labels()
+    return 2 * x.reshape(-1, 8, 8, 1) - 1, y
 
 
 def breast_cancer():
@@ -86,11 +89,9 @@ DEFAULT = ("digits-mlp", "digits-cnn", "breast-cancer-mlp", "photographs-mlp")
 def split(task):
     """Training and validation examples, four to one."""
     x, y = task.data()
-    order = np.random.default_rng(0).permutation(len(x))
-    x = x[order].astype("float32")
-    y = y[order].astype("float32" if task.regression else "int32")
-    held_out = len(x) // 5
-    return (x[held_out:], y[held_out:]), (x[:held_out], y[:held_out])
+    y = y.astype("float32" if task.regression else "int32")
+    held_out, training = drawn(0, len(x) // 5, (x.astype("float32"), y))
+    return training, held_out
 
 
 class Watch(keras.callbacks.Callback):
@@ -139,10 +140,9 @@ def run(task, optimizer, seed, curvature=None):
     keras.utils.set_random_seed(seed)
     (x, y), held_out = split(task)
     model = networks.build(task.network, x.shape[1:], task.outputs)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(
         optimizer,
-        "mse" if task.regression else loss,
+        "mse" if task.regression else LOSS,
         metrics=[] if task.regression else ["accuracy"],
     )
     watch = Watch()

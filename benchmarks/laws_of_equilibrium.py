@@ -2,11 +2,11 @@
 
 import keras
 import numpy as np
-from laws_digits import Trainer
-from laws_digits import digits
-from laws_digits import normalized
+from digits import drawn
+from laws_networks import normalized
 from laws_page import summary
 from laws_page import verdict
+from training import Trainer
 
 from keras_wd import constraints
 from keras_wd import decays
@@ -158,7 +158,7 @@ def slopes(seeds):
         trainer = Trainer(invariant, optimizer, BATCH, PER_EPOCH)
         logs = []
         for seed in range(seeds):
-            train, _ = digits(seed)
+            train, _ = drawn(seed)
             for lr, decay in pairs:
                 trainer.start(seed, lr, decay=decay)
                 norms = Norms()
@@ -199,7 +199,7 @@ def sphere(seeds):
     )
     losses, times = [], []
     for seed in range(seeds):
-        train, _ = digits(seed)
+        train, _ = drawn(seed)
 
         def second_half(trainer, *watches, seed=seed, train=train):
             losses = trainer.fit(train, epochs, *watches, seed=seed)

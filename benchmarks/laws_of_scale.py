@@ -4,13 +4,13 @@ import math
 
 import keras
 import numpy as np
-from laws_digits import LOSS
-from laws_digits import Trainer
-from laws_digits import digits
-from laws_digits import normalized
-from laws_digits import two_decays
+from digits import drawn
+from laws_networks import normalized
+from laws_networks import two_decays
 from laws_page import summary
 from laws_page import verdict
+from training import LOSS
+from training import Trainer
 
 from keras_wd import callbacks
 from keras_wd import optimizers
@@ -34,7 +34,7 @@ def transfer(seeds):
     )
     scores, rises = [], []
     for seed in range(seeds):
-        train, test = digits(seed)
+        train, test = drawn(seed)
 
         def run(hidden, last, norms=None, seed=seed, train=train, test=test):
             trainer.start(seed, lr, hidden=hidden, last=last)
@@ -99,7 +99,7 @@ def damping(seeds):
     d, ratios = 1e-3, np.geomspace(1e-6, 1e6, 25)
     curves = []
     for seed in range(seeds):
-        x, y = digits(seed)[0]
+        x, y = drawn(seed)[0]
         keras.utils.set_random_seed(seed)
         model = normalized()
         weights = model.get_weights()

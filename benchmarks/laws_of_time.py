@@ -4,11 +4,11 @@ import functools
 
 import keras
 import numpy as np
-from laws_digits import Trainer
-from laws_digits import digits
-from laws_digits import plain
+from digits import drawn
+from laws_networks import plain
 from laws_page import summary
 from laws_page import verdict
+from training import Trainer
 
 from keras_wd import decays
 from keras_wd import optimizers
@@ -47,7 +47,7 @@ def smoothed(values, width=5):
 @functools.cache
 def curves(seed, decay):
     """Test losses and accuracies, running means, every EVERY steps."""
-    train, test = digits(seed, TRAIN)
+    train, test = drawn(seed, TRAIN)
     trainer = trainer_of()
     trainer.start(seed, LR, decay=decay)
     watch = Watch(test)

@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import markdown_tables
 import numpy as np
+import training
 from digits import digits
 
 from keras_wd import decays
@@ -35,26 +36,18 @@ def run(metric, rate, seed, epochs):
     """Test accuracy and share of zeros."""
     keras.utils.set_random_seed(seed)
     (x, y), test = digits()
-    model = keras.Sequential([
-        keras.Input((64,)),
-        keras.layers.Dense(64, "relu"),
-        keras.layers.Dense(64, "relu"),
-        keras.layers.Dense(10),
-    ])  # fmt: skip
+    hidden = [keras.layers.Dense(64, "relu") for _ in range(2)]
+    model = keras.Sequential(
+        [keras.Input((64,)), *hidden, keras.layers.Dense(10)]
+    )
     batches = len(x) // 50
     rates = keras.optimizers.schedules.CosineDecay(3e-3, epochs * batches)
-    model.compile(
-        optimizers.WeightDecay(
-            keras.optimizers.Adam(rates), decays.L1(rate, metric=metric)
-        ),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=True,
-        steps_per_execution=batches,
-    )
+    decay = decays.L1(rate, metric=metric)
+    optimizer = optimizers.WeightDecay(keras.optimizers.Adam(rates), decay)
+    training.compiled(model, optimizer, batches)
     whole = batches * 50
     model.fit(x[:whole], y[:whole], 50, epochs, verbose=0)
-    _, accuracy = model.evaluate(*test, batch_size=len(test[0]), verbose=0)
+    _, accuracy = training.evaluated(model, test)
     return accuracy, metrics.sparsity(model)
 
 
@@ -67,10 +60,11 @@ def main():
     print(markdown_tables.header(columns))
     for metric, rates in RATES.items():
         for rate in rates:
-            found = np.array([
+            runs = (
                 run(metric, rate, seed, given.epochs)
                 for seed in range(given.seeds)
-            ])  # fmt: skip
+            )
+            found = np.array(list(runs))
             accuracy, zeros = 100 * found.mean(axis=0)
             error = 100 * found[:, 0].std(ddof=1) / given.seeds**0.5
             name = "in Adam's metric" if metric else "plain"

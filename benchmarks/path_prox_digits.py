@@ -21,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import training
 from digits import digits
 
 from keras_wd import decays
@@ -67,8 +68,8 @@ def active_units(model):
 
 def measured(model, name, rate, data, test):
     """Active units, objective on the training images, test accuracy."""
-    loss, _ = model.evaluate(*data, batch_size=len(data[0]), verbose=0)
-    _, accuracy = model.evaluate(*test, batch_size=len(test[0]), verbose=0)
+    loss, _ = training.evaluated(model, data)
+    _, accuracy = training.evaluated(model, test)
     if name == "weight decay":
         penalty = weight_norm(model) ** 2 / 2
     else:
@@ -80,22 +81,16 @@ def measured(model, name, rate, data, test):
 def run(name, steps, seed, lr, rate):
     """What is measured at half time and at the end."""
     keras.utils.set_random_seed(seed)
-    (x, y), test = digits()
+    data, test = digits()
     model = network()
-    model.compile(
-        METHODS[name](model, lr, rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=True,
-        steps_per_execution=CHUNK // 5,
-    )
+    training.compiled(model, METHODS[name](model, lr, rate), CHUNK // 5)
     generator = np.random.default_rng(seed)
     marks = []
     for done in range(0, steps, CHUNK):
-        drawn = generator.integers(0, len(x), CHUNK * BATCH)
-        model.fit(x[drawn], y[drawn], BATCH, shuffle=False, verbose=0)
+        rows = generator.integers(0, len(data[0]), CHUNK * BATCH)
+        training.fit_in_order(model, data, rows, BATCH)
         if done + CHUNK in (steps // 2, steps):
-            marks.append(measured(model, name, rate, (x, y), test))
+            marks.append(measured(model, name, rate, data, test))
     return marks
 
 

@@ -21,10 +21,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
+import training
 from digits import digits
-from laws_digits import LOSS
-from laws_digits import Trainer
-from laws_digits import plain
+from laws_networks import plain
 
 from keras_wd import decays
 from keras_wd import optimizers
@@ -38,22 +37,15 @@ AT_ONCE = 20
 
 def model_fn(weight_decay):
     """The bias-free network 64-256-256-10 of the law."""
-    model = plain(256)
-    model.compile(
-        optimizers.SGDW(LEARNING_RATE, weight_decay),
-        LOSS,
-        metrics=["accuracy"],
-        jit_compile=True,
-        steps_per_execution=AT_ONCE,
-    )
-    return model
+    optimizer = optimizers.SGDW(LEARNING_RATE, weight_decay)
+    return training.compiled(plain(256), optimizer, AT_ONCE)
 
 
 @functools.cache
 def trainer():
     inner = keras.optimizers.SGD(LEARNING_RATE)
     optimizer = optimizers.WeightDecay(inner, decays.L2(0.0))
-    return Trainer(lambda: plain(256), optimizer, BATCH, AT_ONCE)
+    return training.Trainer(lambda: plain(256), optimizer, BATCH, AT_ONCE)
 
 
 def losses(weight_decay, steps, seeds, train, test):
@@ -67,14 +59,8 @@ def losses(weight_decay, steps, seeds, train, test):
             axis=1,
         ).ravel()[: steps * BATCH]
         model = trainer().model
-        model.fit(
-            train[0][order],
-            train[1][order],
-            BATCH,
-            shuffle=False,
-            verbose=0,
-        )
-        found.append(model.evaluate(*test, len(test[0]), verbose=0)[0])
+        training.fit_in_order(model, train, order, BATCH)
+        found.append(training.evaluated(model, test)[0])
     return np.array(found)
 
 

@@ -31,9 +31,8 @@ ENOUGH_EPOCHS = 30
 
 SLOW = {
     "docs/deploying.md": "exports in every format",
-    "docs/searching.md": "trains in several tools",
+    "docs/experiments.md": "trains in several tools",
     "docs/text.md": "trains and generates with KerasHub",
-    "docs/tracking.md": "trains with several tools",
 }
 # Tools that the README's environment does not have: CONTRIBUTING.md installs
 # them, and a block that imports one is run where it is there.

@@ -7,6 +7,7 @@ portable name is here, a file per backend with the same functions.
 import keras
 
 if keras.backend.backend() == "tensorflow":
+    from keras_wd.backend.tensorflow import always_fused
     from keras_wd.backend.tensorflow import assign_now
     from keras_wd.backend.tensorflow import concrete_value
     from keras_wd.backend.tensorflow import is_traced
@@ -14,7 +15,9 @@ if keras.backend.backend() == "tensorflow":
     from keras_wd.backend.tensorflow import replica_count
     from keras_wd.backend.tensorflow import snapshot
     from keras_wd.backend.tensorflow import tracing_for_xla
+    from keras_wd.backend.tensorflow import writes_terms_of_sums
 elif keras.backend.backend() == "jax":
+    from keras_wd.backend.jax import always_fused
     from keras_wd.backend.jax import assign_now
     from keras_wd.backend.jax import concrete_value
     from keras_wd.backend.jax import is_traced
@@ -22,7 +25,9 @@ elif keras.backend.backend() == "jax":
     from keras_wd.backend.jax import replica_count
     from keras_wd.backend.jax import snapshot
     from keras_wd.backend.jax import tracing_for_xla
+    from keras_wd.backend.jax import writes_terms_of_sums
 else:
+    from keras_wd.backend.eager import always_fused
     from keras_wd.backend.eager import assign_now
     from keras_wd.backend.eager import concrete_value
     from keras_wd.backend.eager import is_traced
@@ -30,8 +35,10 @@ else:
     from keras_wd.backend.eager import replica_count
     from keras_wd.backend.eager import snapshot
     from keras_wd.backend.eager import tracing_for_xla
+    from keras_wd.backend.eager import writes_terms_of_sums
 
 __all__ = [
+    "always_fused",
     "assign_now",
     "concrete_value",
     "is_traced",
@@ -39,4 +46,5 @@ __all__ = [
     "replica_count",
     "snapshot",
     "tracing_for_xla",
+    "writes_terms_of_sums",
 ]

@@ -40,3 +40,13 @@ def outside_program():
 def tracing_for_xla() -> bool:
     """Operations run one by one."""
     return False
+
+
+def always_fused() -> bool:
+    """Whether all operations are fused into loops, which none are here."""
+    return False
+
+
+def writes_terms_of_sums() -> bool:
+    """Whether a long sum first writes its terms; no need to ask here."""
+    return False

@@ -41,3 +41,13 @@ def outside_program():
 def tracing_for_xla() -> bool:
     """JAX compiles everything with XLA."""
     return True
+
+
+def always_fused() -> bool:
+    """Whether all operations are fused into loops, by XLA."""
+    return True
+
+
+def writes_terms_of_sums() -> bool:
+    """Whether a long sum first writes its terms into memory."""
+    return False

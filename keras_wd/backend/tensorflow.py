@@ -63,3 +63,13 @@ def tracing_for_xla() -> bool:
         return False
     graph = tf.compat.v1.get_default_graph()
     return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+def always_fused() -> bool:
+    """Whether all operations are fused into loops, not only under XLA."""
+    return False
+
+
+def writes_terms_of_sums() -> bool:
+    """Whether XLA for a CPU writes the terms of a long sum into memory."""
+    return True

@@ -2,9 +2,9 @@
 
 import math
 
-import keras
 from keras import ops
 
+from keras_wd import backend
 from keras_wd.ops.powers import abs_power
 from keras_wd.ops.precision import in_float32
 
@@ -50,8 +50,8 @@ def group_norm(w, axis: int | tuple[int, ...] | None = -1):
 def total(x, axes: tuple[int, ...] | None = None):
     """The sum over some axes, which are kept at size one; None: all.
 
-    On TensorFlow, XLA for a CPU writes a long sum's terms into memory first,
-    but not those of a sum of up to 32: there it is made of short sums.
+    Where a long sum's terms are first written into memory, but not those of
+    a sum of up to 32, it is made of short sums.
 
     Args:
         x: tensor of a known shape.
@@ -61,8 +61,8 @@ def total(x, axes: tuple[int, ...] | None = None):
     axes = tuple(range(len(shape))) if axes is None else axes
     rows, rest = divmod(math.prod(shape[a] for a in axes), _SHORT)
     neighbours = axes and axes == tuple(range(axes[0], axes[-1] + 1))
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    if not (on_tensorflow and neighbours and rows > 1):
+    written = backend.writes_terms_of_sums()
+    if not (written and neighbours and rows > 1):
         return ops.sum(x, axis=axes, keepdims=True)
     # Without axes of size one, which would make XLA copy.
     outer = [n for n in [math.prod(shape[: axes[0]])] if n > 1]

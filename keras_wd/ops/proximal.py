@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_wd import backend
 from keras_wd.ops import near_one
 from keras_wd.ops.exponents import exp2_parts
 from keras_wd.ops.exponents import fitted
@@ -56,8 +57,8 @@ def prox_lp(z, strength, p: float, fused: bool = False):
     """
     if p == 1:
         return soft_threshold(z, strength)
-    # XLA compiles all of JAX, where there may be no float64.
-    fused = fused or keras.backend.backend() == "jax"
+    # There may be no float64 where everything is compiled by XLA.
+    fused = fused or backend.always_fused()
     a = ops.abs(z)
     dtype = keras.backend.standardize_dtype(z.dtype)
     strength = ops.convert_to_tensor(strength, dtype)
