@@ -76,7 +76,7 @@ def sections(arguments):
             lambda: speed_steps.rules(size, rounds),
         ),
         "plain": (
-            f"The same steps beside {PLAIN}, on JAX",
+            f"The same steps beside {PLAIN}",
             ("rule", "ms", "x written plainly"),
             lambda: speed_steps.beside_plain(size, rounds),
         ),
@@ -157,10 +157,7 @@ def main():
     found = {}
     for name, (about, columns, rows_of) in sections(arguments).items():
         if arguments.only in (None, name):
-            rows = rows_of()
-            if not rows:
-                continue
-            found[about] = table(columns, rows)
+            found[about] = table(columns, rows_of())
             print(f"\n{about}\n{found[about]}", flush=True)
             keras.backend.clear_session()
     if arguments.write:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import plain_steps
 from keras import optimizers as of_keras
 from stepping import clock
 from stepping import compiled_step
@@ -138,11 +139,7 @@ def rules(size, rounds):
 
 
 def beside_plain(size, rounds):
-    """Rows (rule, ms, x the same step written plainly); on JAX."""
-    if keras.backend.backend() != "jax":
-        return []
-    import plain_steps
-
+    """Rows (rule, ms, x the same step written plainly)."""
     weights, gradients = arrays(size, MATRICES)
     tensors = [keras.ops.convert_to_tensor(array) for array in gradients]
     adam = OF_KERAS["Adam"]

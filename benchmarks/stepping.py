@@ -76,6 +76,24 @@ def donated(update, weights, slots, gradients):
     return step
 
 
+def assigned(update, weights, slots, gradients):
+    """A step of TensorFlow that writes weights and slots where they were."""
+    import tensorflow as tf
+
+    weights, slots = tf.nest.map_structure(tf.Variable, (weights, slots))
+
+    @tf.function(jit_compile=True)
+    def step():
+        read = tf.nest.map_structure(tf.convert_to_tensor, (weights, slots))
+        tf.nest.map_structure(
+            lambda variable, value: variable.assign(value),
+            (weights, slots),
+            update(*read, gradients),
+        )
+
+    return step
+
+
 def torch_steps(weights, gradients):
     """Fused AdamW, and pAdam as its authors wrote it: after AdamW's step."""
     import torch
