@@ -40,6 +40,7 @@ def read(
     Raises:
         UsageError: for a name that does not exist or a set that does not fit.
     """
+    require("tensorflow_datasets")
     logging.set_verbosity(logging.ERROR)  # TFDS reports the usual as warnings
     builder = _find(name, data_dir)
     _check(name, builder.info)

@@ -6,6 +6,14 @@ from keras_wd.cli.errors import UsageError
 from tests.cli import made  # noqa: F401  (registers its sets)
 
 
+def test_a_set_without_its_library_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: name != "tensorflow_datasets"
+    )
+    with pytest.raises(UsageError, match=r"pip install 'keras_wd\[study\]'"):
+        datasets.load("mnist")
+
+
 def test_images_of_different_sizes_are_resized(tmp_path):
     data = datasets.load("made_of_all_sizes", str(tmp_path))
     assert data.input_shape == (6, 6, 3)
