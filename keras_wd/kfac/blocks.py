@@ -14,12 +14,14 @@ import abc
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from keras import ops
 
 from keras_wd.kfac.weight_matrix import Packing
 from keras_wd.ops import kronecker
+from keras_wd.ops import packed
 
 SHARING = ("expand", "reduce")
 
@@ -37,6 +39,9 @@ class Block(abc.ABC):
     name: str
     layer: str
     variables: tuple[int, ...]
+
+    # Whether square `inverses` are; the factors always are.
+    inverses_are_symmetric: ClassVar[bool] = True
 
     @abc.abstractmethod
     def factors(self) -> dict[str, tuple[int, ...]]:
@@ -99,10 +104,24 @@ class Block(abc.ABC):
     def factor_traces(self, factors: Sequence[np.ndarray]) -> dict[str, float]:
         """The trace of each factor, "trace_" and its name, over groups."""
 
+    def kept_inverses(self) -> dict[str, list[tuple[int, ...]]]:
+        """The shapes an array of `inverses` is kept in, several if it is large.
+
+        See `keras_wd.ops.packed.split`.
+        """
+        if not self.inverses_are_symmetric:
+            return {name: [shape] for name, shape in self.inverses().items()}
+        return {
+            name: packed.split_shapes(shape)
+            for name, shape in self.inverses().items()
+        }
+
     @property
     def memory(self) -> int:
-        """Bytes of the averages and the inverses in float32."""
-        shapes = (*self.factors().values(), *self.inverses().values())
+        """Bytes of the averages and the inverses in float32, as kept."""
+        shapes = [*map(packed.rectangle_shape, self.factors().values())]
+        for kept in self.kept_inverses().values():
+            shapes += kept
         return 4 * sum(map(math.prod, shapes))
 
     def get_config(self) -> dict:

@@ -249,7 +249,7 @@ class Curvature:
         """
         return self._of_blocks(
             gradients,
-            [[autodiff.read(v) for v in own] for own in self.state.inverses],
+            map(self.state.read_inverses, range(len(self.state.blocks))),
             lambda block, own, given: block.precondition(own, given, damping),
         )
 

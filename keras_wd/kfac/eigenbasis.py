@@ -30,6 +30,8 @@ class EigenBlock(MatrixBlock):
     section 3 and algorithm 1.
     """
 
+    inverses_are_symmetric = False
+
     @classmethod
     def of(cls, block: KroneckerBlock) -> "EigenBlock":
         """The block of the same layer."""

@@ -10,6 +10,7 @@ from keras_wd.backend import autodiff
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.state import BlockState
 from keras_wd.ops import kronecker
+from keras_wd.ops import packed
 
 # Damping of an inversion and of its repetitions: a factor on the damping, and
 # a part of the mean curvature besides.
@@ -74,7 +75,12 @@ class Inversion:
         """Renew one block's inverses, if they are usable; whether they are."""
         state, block = self._state, self._state.blocks[index]
         number = np.dtype(state.dtypes[index]).type
-        factors = [autodiff.read(factor) for factor in state.factors[index]]
+        factors = [
+            self._whole(autodiff.read(variable), shape)
+            for variable, shape in zip(
+                state.factors[index], block.factors().values(), strict=True
+            )
+        ]
         amounts = [
             ops.convert_to_tensor(number(amount))
             for amount in (damping, relative)
@@ -98,9 +104,15 @@ class Inversion:
         if not all(bool(ops.convert_to_numpy(good)) for good in usable):
             return False
         with self._scope():
-            for variable, inverse in zip(variables, inverses, strict=True):
-                variable.assign(inverse)
+            state.assign_inverses(index, inverses)
         return True
+
+    def _whole(self, factor, shape):
+        """A factor of this shape as one matrix."""
+        if not packed.is_rectangle(shape):
+            return factor
+        key = ("whole", shape, factor.dtype)
+        return self._run(key, packed.from_rectangle, factor)
 
     def _inverse(self, factor, share):
         """The damped inverse of one matrix, and whether it is usable."""

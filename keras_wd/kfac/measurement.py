@@ -184,6 +184,9 @@ class Measurement:
     def _average(self, statistics, first_pass, usable):
         """Move the averages; a block with a non-finite statistic waits."""
         state = self._state
+        statistics = [
+            state.kept(index, own) for index, own in enumerate(statistics)
+        ]
         # A sum is finite if all it adds is, and costs one operation.
         good = [
             ops.isfinite(sum(map(ops.sum, factors))) for factors in statistics

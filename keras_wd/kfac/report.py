@@ -89,9 +89,12 @@ def factors(curvature: Curvature) -> dict[str, dict[str, np.ndarray]]:
         names = [*block.factors()]
         if state.has_moments(index):
             names.append("second_moments")
+        values = [*state.read_factors(index)]
+        if state.has_moments(index):
+            values.append(autodiff.read(state.averages(index)[-1]))
         found[block.name] = {
-            name: np.array(_array(variable))
-            for name, variable in zip(names, state.averages(index), strict=True)
+            name: np.array(ops.convert_to_numpy(value))
+            for name, value in zip(names, values, strict=True)
         }
     return found
 
@@ -111,12 +114,12 @@ def blocks(
     """Traces, squared norm and effective damping of every block, by name."""
     state = curvature.state
     found = {}
-    for block, factors in zip(state.blocks, state.factors, strict=True):
+    for index, block in enumerate(state.blocks):
         norm = sum(
             float(np.sum(np.square(_array(variables[i]))))
             for i in block.variables
         )
-        arrays = [_array(factor) for factor in factors]
+        arrays = [*map(ops.convert_to_numpy, state.read_factors(index))]
         found[block.name] = {
             **block.factor_traces(arrays),
             "weight_norm_squared": norm,

@@ -9,10 +9,14 @@ from keras import ops
 from keras_wd.backend import autodiff
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.eigenbasis import EigenBlock
+from keras_wd.ops import packed
 
 
 class BlockState:
     """The running averages and damped inverses of all blocks.
+
+    Large symmetric matrices are kept without the half that mirrors the other,
+    see `keras_wd.ops.packed`: averages as rectangles, inverses in blocks.
 
     Args:
         blocks: the blocks.
@@ -31,22 +35,27 @@ class BlockState:
         self.factors, self.inverses = [], []
         for block, dtype in zip(self.blocks, self.dtypes, strict=True):
             name = block.name.replace("/", "_")
-            shapes = block.factors()
             self.factors.append(
                 [
-                    add(shape, "zeros", dtype=dtype, name=f"{name}_{key}")
-                    for key, shape in shapes.items()
+                    add(
+                        packed.rectangle_shape(shape),
+                        "zeros",
+                        dtype=dtype,
+                        name=f"{name}_{key}",
+                    )
+                    for key, shape in block.factors().items()
                 ]
             )
             self.inverses.append(
                 [
                     add(
                         shape,
-                        _constant(block, key),
+                        _constant(block, key, part),
                         dtype=dtype,
                         name=f"{name}_{key}",
                     )
-                    for key, shape in block.inverses().items()
+                    for key, shapes in block.kept_inverses().items()
+                    for part, shape in enumerate(shapes)
                 ]
             )
         count = (len(self.blocks),)
@@ -70,6 +79,57 @@ class BlockState:
         found = ops.sum(autodiff.read(self.inversions))
         return int(ops.convert_to_numpy(found))
 
+    def kept(self, index: int, values: Sequence) -> list:
+        """Whole factors of a block, and its moments, as they are kept."""
+        shapes = [*self.blocks[index].factors().values()]
+        return [
+            packed.rectangle(value)
+            if i < len(shapes) and packed.is_rectangle(shapes[i])
+            else value
+            for i, value in enumerate(values)
+        ]
+
+    def read_factors(self, index: int) -> list:
+        """The factors of a block as whole tensors."""
+        return [
+            packed.from_rectangle(autodiff.read(variable))
+            if packed.is_rectangle(shape)
+            else autodiff.read(variable)
+            for variable, shape in zip(
+                self.factors[index],
+                self.blocks[index].factors().values(),
+                strict=True,
+            )
+        ]
+
+    def read_inverses(self, index: int) -> list:
+        """The inverses of a block, whole or as `keras_wd.ops.packed.Split`."""
+        block, parts = self.blocks[index], iter(self.inverses[index])
+        found = []
+        for shapes, shape in zip(
+            block.kept_inverses().values(),
+            block.inverses().values(),
+            strict=True,
+        ):
+            own = [autodiff.read(next(parts)) for _ in shapes]
+            found.append(own[0] if len(own) == 1 else packed.Split(own, shape))
+        return found
+
+    def assign_inverses(self, index: int, inverses: Sequence) -> None:
+        """Take over whole inverses of a block."""
+        block = self.blocks[index]
+        parts = [
+            part
+            for inverse in inverses
+            for part in (
+                packed.split(inverse)
+                if block.inverses_are_symmetric
+                else [inverse]
+            )
+        ]
+        for variable, part in zip(self.inverses[index], parts, strict=True):
+            variable.assign(part)
+
     def averages(self, index: int) -> list[keras.Variable]:
         """What a measurement moves of a block, in order."""
         moments = self.inverses[index][-1:] if self.has_moments(index) else []
@@ -85,14 +145,18 @@ class BlockState:
 
     def curvature(self, index: int) -> list:
         """The tensors that hold a block's curvature."""
-        held = self.blocks[index].curvature(
-            self.factors[index], self.inverses[index]
+        return list(
+            self.blocks[index].curvature(
+                self.read_factors(index), self.read_inverses(index)
+            )
         )
-        return [autodiff.read(variable) for variable in held]
 
 
-def _constant(block, key):
+def _constant(block, key, part):
     def initializer(shape, dtype=None):
-        return ops.convert_to_tensor(block.initial(key), dtype=dtype)
+        value = block.initial(key)
+        if block.inverses_are_symmetric:
+            value = packed.split(value)[part]
+        return ops.convert_to_tensor(value, dtype=dtype)
 
     return initializer

@@ -15,6 +15,7 @@ order. A tensor of the rank of its group axes plus one is a diagonal.
 from keras import ops
 
 from keras_wd.ops import symmetric
+from keras_wd.ops.packed import Split
 
 
 def is_diagonal(factor, group_axes: int = 0) -> bool:
@@ -119,14 +120,18 @@ def all_finite(tensor):
 
 
 def multiply_left(factor, matrix, group_axes: int = 0):
-    """`factor @ matrix` for a full or diagonal factor."""
+    """`factor @ matrix` for a full, split or diagonal factor."""
+    if isinstance(factor, Split):
+        return factor.times(matrix)
     if is_diagonal(factor, group_axes):
         return ops.expand_dims(factor, -1) * matrix
     return ops.matmul(factor, matrix)
 
 
 def multiply_right(matrix, factor, group_axes: int = 0):
-    """`matrix @ factor` for a full or diagonal factor."""
+    """`matrix @ factor` for a full, split or diagonal factor."""
+    if isinstance(factor, Split):
+        return factor.times(matrix, on_the_right=True)
     if is_diagonal(factor, group_axes):
         return matrix * ops.expand_dims(factor, -2)
     return ops.matmul(matrix, factor)
