@@ -132,7 +132,7 @@ def for_run(settings: Mapping, loaded: DataSet | None = None) -> DataSet:
     except MemoryError as error:
         raise UsageError(
             f"--dataset={settings['dataset']} does not fit into memory. Use "
-            "--stream=true, which reads images as they are needed"
+            "--stream=true, which reads examples as they are needed"
         ) from error
     if settings["augment"] == "true" and not data.is_of_images:
         raise UsageError("--augment=true needs images")
@@ -173,7 +173,7 @@ def load(
             words and of at most 20 different whole numbers.
         image_size: "height,width" or one number, which images get.
         words: how many are told apart in texts; None for 2,000.
-        stream: "true" to read images as they are needed, "false" to hold
+        stream: "true" to read examples as they are needed, "false" to hold
             them in memory, "auto" for what the memory allows.
 
     Raises:
@@ -182,17 +182,16 @@ def load(
     name = dataset
     size = _size(image_size)
     if own_data.is_own(name):
-        pairs = own_data.read(name, target, size, stream)
+        pairs = own_data.read(name, target, size, words, stream)
         return _own(name, pairs, task, words)
     if target is not None or task == "regression":
         raise UsageError(
             "--target and --task=regression are for data of your own. "
             f"Received: --dataset={name}"
         )
-    pairs, classes = tfds_sets.read(name, data_dir, size, stream)
+    pairs, classes = tfds_sets.read(name, data_dir, size, words, stream)
     inputs = {split: x for split, (x, _) in pairs.items()}
-    train = inputs["train"]
-    if not isinstance(train, Stream) and texts.are_texts(train):
+    if texts.are_texts(inputs["train"]):
         inputs = texts.vectorized(inputs, words)
     splits = {split: Split(inputs[split], pairs[split][1]) for split in pairs}
     return _complete(name, splits, classes)
@@ -295,11 +294,11 @@ def statistics(
     A channel that never varies has the deviation 1, so that it standardises
     to zero. The words of a text, there or not, stay 1 and 0.
     """
-    if isinstance(images, Stream):
-        mean, deviation = images.statistics()
-    elif images.dtype == bool:
+    if images.dtype == bool:
         columns = images.shape[-1]
         mean, deviation = np.zeros(columns), np.ones(columns)
+    elif isinstance(images, Stream):
+        mean, deviation = images.statistics()
     else:
         pixels = images.reshape(-1, images.shape[-1])
         mean = pixels.mean(axis=0, dtype="float64")

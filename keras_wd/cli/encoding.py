@@ -1,11 +1,13 @@
 """From a source's inputs and targets to arrays a network learns."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from keras_wd.cli import texts
 from keras_wd.cli.errors import UsageError
+from keras_wd.cli.streams import CHUNK
 from keras_wd.cli.streams import Stream
 
 MOST_CLASSES = 20  # of whole numbers, unless --task says otherwise
@@ -60,21 +62,32 @@ def encoded(
 
 
 def _inputs(name, x):
-    if isinstance(x, Stream):
-        return x
     if x.dtype.kind not in "buif" or x.ndim not in (2, 3, 4):
         raise UsageError(
             f"--dataset={name} must have as inputs rows of numbers (n, "
             "columns), images (n, height, width, channels) or texts (n). "
             f"Received: shape {x.shape} of {x.dtype}"
         )
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
+    if x.dtype.kind == "f" and not _is_finite(x):
         raise UsageError(
             f"--dataset={name} has inputs that are NaN or infinite"
         )
+    if isinstance(x, Stream):
+        if x.dtype == "float64":
+            x = x.mapped(lambda rows: rows.astype("float32"), x.shape[1:], "f4")
+        return x
     if x.dtype == "float64":
         x = x.astype("float32")
     return x[..., None] if x.ndim == 3 else x
+
+
+def _is_finite(x):
+    """Whether all numbers are, looked at some rows at a time."""
+    step = max(1, CHUNK // math.prod(x.shape[1:]))
+    return all(
+        np.isfinite(x[start : start + step]).all()
+        for start in range(0, len(x), step)
+    )
 
 
 def _encoded(name, targets, task):

@@ -4,7 +4,6 @@ Each reader returns the splits a source has, as pairs of inputs and targets
 that are not yet encoded.
 """
 
-import csv
 import importlib
 import os
 import pathlib
@@ -15,12 +14,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_wd.cli import tables
+from keras_wd.cli import texts
 from keras_wd.cli.errors import UsageError
 from keras_wd.cli.errors import first_line
 from keras_wd.cli.errors import require
 from keras_wd.cli.streams import Stream
 from keras_wd.cli.streams import is_large
-from keras_wd.errors import did_you_mean
+from keras_wd.cli.streams import one_by_one
 
 Pair = tuple[np.ndarray | Stream, np.ndarray]
 FUNCTION = re.compile(r"[\w.]+:[A-Za-z_]\w*")
@@ -58,6 +59,7 @@ def read(
     name: str,
     target: str | None,
     image_size: tuple[int, int] | None,
+    words: int | None = None,
     stream: str = "false",
 ) -> dict[str, Pair]:
     """The splits of a source: "train", and "validation", "test" if there.
@@ -69,8 +71,9 @@ def read(
         target: the column of a table that is to be predicted.
         image_size: height and width of images in a folder; None for the one
             they have, or the median of different ones.
-        stream: "true", "false" or "auto": whether images in a folder are
-            read as they are needed.
+        words: how many are told apart in texts; None for 2,000.
+        stream: "true", "false" or "auto": whether the rows of a table and the
+            images or texts in a folder are read as they are needed.
 
     Raises:
         UsageError: if there is no such source, or it is not understood.
@@ -81,32 +84,48 @@ def read(
             f"--target is the column of a table. Received: --target={target} "
             f"with --dataset={name}"
         )
-    if stream == "true" and (FUNCTION.fullmatch(name) or name.endswith(_FILES)):
+    if stream == "true" and (FUNCTION.fullmatch(name) or name.endswith(".npz")):
         raise UsageError(
-            "--stream=true needs images, in a folder or of TensorFlow "
-            f"Datasets. Received: --dataset={name}"
+            "--stream=true needs a table (.csv, .npy), a folder, or a set of "
+            f"TensorFlow Datasets. Received: --dataset={name}"
         )
     if FUNCTION.fullmatch(name):
         return _called(name)
     if not os.path.exists(name):
         raise UsageError(f"--dataset={name} does not exist")
     if os.path.isdir(name):
-        return _folder(name, image_size, stream)
+        return _folder(name, image_size, words, stream)
     if name.endswith(".npz"):
         return _arrays(name)
     if name.endswith(".npy"):
-        return {"train": _array(name, target)}
+        rows, targets = _array(name, target)
+        return {"train": (_kept(rows, words, stream), targets)}
     if name.endswith(".csv"):
-        return {"train": _table(name, target)}
+        rows, targets = tables.read(name, target)
+        return {"train": (_kept(rows, words, stream), targets)}
     raise UsageError(
         f"--dataset={name} must be a folder of images or a file that ends in "
         f"{', '.join(_FILES)}"
     )
 
 
-def _load(name):
+def _kept(rows, words, stream):
+    """The rows of a table, in memory unless they are to be streamed."""
+    width = words or texts.WORDS
+    if texts.are_texts(rows):
+        is_over = is_large(len(rows), (width,))
+    else:
+        is_over = is_large(len(rows), (*rows.shape[1:], rows.dtype.itemsize))
+    return rows if _is_streamed(stream, is_over) else rows[:]
+
+
+def _is_streamed(stream, is_over):
+    return stream == "true" or (stream == "auto" and is_over)
+
+
+def _load(name, mode=None):
     try:
-        return np.load(name, allow_pickle=False)
+        return np.load(name, mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(
             f"--dataset={name} cannot be read: {first_line(error)}"
@@ -137,7 +156,8 @@ def _arrays(name):
 
 
 def _array(name, target):
-    array = _load(name)
+    """The rows of an array, of which the file stays open, and a column."""
+    array = _load(name, "r")
     if array.ndim != 2 or array.shape[1] < 2:
         raise UsageError(
             f"--dataset={name} must be a table: an array of rows and columns. "
@@ -151,69 +171,14 @@ def _array(name, target):
             "--target must be the number of the column to predict, from 0 to "
             f"{columns - 1}. Received: --target={target}"
         ) from error
-    return np.delete(array, number, axis=1), array[:, number]
+    rest = np.delete(np.arange(columns), number)
+    rows = Stream(
+        lambda at: array[at][:, rest], len(array), rest.shape, array.dtype
+    )
+    return rows, np.array(array[:, number])
 
 
-def _table(name, target):
-    try:
-        with open(name, newline="", encoding="utf-8-sig") as file:
-            header, *rows = csv.reader(file, strict=True)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UsageError(
-            f"--dataset={name} cannot be read as CSV: {first_line(error)}"
-        ) from error
-    if target not in header:
-        hint = did_you_mean(target, header) if target else ""
-        raise UsageError(
-            f"--target must be a column of {name}: {', '.join(header)}. "
-            f"Received: --target={target}{hint}"
-        )
-    rows = [row for row in rows if row]
-    for line, row in enumerate(rows, 2):
-        if len(row) != len(header) or "" in row:
-            what = "an empty field" if "" in row else f"{len(row)} fields"
-            raise UsageError(
-                f"--dataset={name} must have {len(header)} fields in each "
-                f"row. Received: {what} in row {line}"
-            )
-    if not rows:
-        raise UsageError(f"--dataset={name} has no rows below its header")
-    columns = dict(zip(header, map(_column, zip(*rows, strict=True)),
-                       strict=True))  # fmt: skip
-    targets = columns.pop(target)
-    if not columns:
-        raise UsageError(f"--dataset={name} has no column besides --target")
-    if len(columns) == 1:
-        (column,) = columns.values()
-        if _is_prose(column):
-            return column, targets
-    inputs = [_numbers(column) for column in columns.values()]
-    return np.concatenate(inputs, axis=1), targets
-
-
-def _column(texts):
-    try:
-        return np.array([float(text) for text in texts])
-    except ValueError:
-        return np.array(texts)
-
-
-def _is_prose(column):
-    """Whether a column has texts: nearly all differ, of several words."""
-    if column.dtype.kind == "f":
-        return False
-    several = np.mean([" " in text.strip() for text in column])
-    return several > 0.5 and len(np.unique(column)) > 0.5 * len(column)
-
-
-def _numbers(column):
-    """A column as numbers; of words, one column for each of them."""
-    if column.dtype.kind == "f":
-        return column[:, None]
-    return (column[:, None] == np.unique(column)).astype("float64")
-
-
-def _folder(name, size, stream):
+def _folder(name, size, words, stream):
     inside = [p for p in sorted(pathlib.Path(name).iterdir()) if p.is_dir()]
     splits = {p.name.lower(): p for p in inside if p.name.lower() in _NAMES}
     if "train" not in splits:
@@ -234,43 +199,45 @@ def _folder(name, size, stream):
             f"Found: {', '.join(p.name for p in inside) or 'no folder'}"
         )
     every = {path for found in files.values() for path, _ in found}
-    texts = {path for path in every if path.suffix.lower() in _TEXTS}
-    if texts == every:
-        if stream == "true":
-            raise UsageError("--stream=true needs images")
-        return {
-            split: (
-                np.array([_text(path) for path, _ in found], object),
-                np.array([kind for _, kind in found]),
-            )
-            for split, found in files.items()
-            if found
-        }
-    if texts:
+    written = {path for path in every if path.suffix.lower() in _TEXTS}
+    if written and written != every:
         raise UsageError(
             f"--dataset={name} must have images or .txt files, not both"
         )
-    require("PIL")
-    shapes = {path: _shape(path) for path in every}
-    is_grey = all(len(shape) == 2 for shape in shapes.values())
-    size = size or common_size(list(shapes.values()))
-    whole = (*size, 1 if is_grey else 3)
-
-    def read(path):
-        return resized(_channels(_picture(path), is_grey), size)
-
-    is_streamed = stream == "true" or (
-        stream == "auto" and is_large(len(every), whole)
-    )
+    if written:
+        read, whole, dtype = _text, (), object
+        is_over = is_large(len(every), (words or texts.WORDS,))
+    else:
+        read, whole = _reader(every, size)
+        dtype = "uint8"
+        is_over = is_large(len(every), whole)
     found = {}
     for split, pairs in files.items():
         if not pairs:
             continue
         paths, kinds = zip(*pairs, strict=True)
-        images = Stream(lambda at, p=paths: read(p[at]), len(paths), whole)
-        inputs = images if is_streamed else images[:]
+        inputs = Stream(
+            one_by_one(lambda at, paths=paths: read(paths[at]), dtype),
+            len(paths),
+            whole,
+            dtype,
+        )
+        if not _is_streamed(stream, is_over):
+            inputs = inputs[:]
         found[split] = inputs, np.array(kinds)
     return found
+
+
+def _reader(paths, size):
+    """What reads an image, and the shape it gives to all of them."""
+    require("PIL")
+    shapes = [_shape(path) for path in paths]
+    is_grey = all(len(shape) == 2 for shape in shapes)
+    size = size or common_size(shapes)
+    return (
+        lambda path: resized(_channels(_picture(path), is_grey), size),
+        (*size, 1 if is_grey else 3),
+    )
 
 
 def _shape(path):

@@ -87,9 +87,9 @@ WHAT = (
         "Data",
         str,
         "auto",
-        "Read images as they are needed, which changes no number: true, "
-        "false (hold them in memory), or auto (where they would take more "
-        "than an eighth of this machine's memory).",
+        "Read images, texts and rows as they are needed, which changes no "
+        "number: true, false (hold them in memory), or auto (where they would "
+        "take more than an eighth of this machine's memory).",
         choices=("auto", "true", "false"),
     ),
     Option(

@@ -4,25 +4,31 @@ import contextlib
 import io
 import os
 import re
+import struct
+from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
 
 from keras_wd.cli import own_data
+from keras_wd.cli import texts
 from keras_wd.cli.errors import UsageError
 from keras_wd.cli.errors import first_line
 from keras_wd.cli.errors import require
 from keras_wd.cli.streams import Stream
 from keras_wd.cli.streams import is_large
+from keras_wd.cli.streams import one_by_one
 from keras_wd.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")
+_JPEG = b"\xff\xd8"  # how such a file begins
 
 
 def read(
     name: str,
     data_dir: str | None,
     size: tuple[int, int] | None,
+    words: int | None = None,
     stream: str = "false",
 ) -> tuple[dict[str, tuple[np.ndarray | Stream, np.ndarray]], int]:
     """The inputs and labels of every split, and the number of classes.
@@ -34,7 +40,8 @@ def read(
         data_dir: where prepared sets live; None for TFDS's own choice.
         size: height and width the images get. Of images that differ in size
             the median for None.
-        stream: "true", "false" or "auto": whether images are read as they
+        words: how many are told apart in texts; None for 2,000.
+        stream: "true", "false" or "auto": whether examples are read as they
             are needed.
 
     Raises:
@@ -44,8 +51,6 @@ def read(
     logging.set_verbosity(logging.ERROR)  # TFDS reports the usual as warnings
     builder = _find(name, data_dir)
     _check(name, builder.info)
-    if stream == "true" and _is_of_texts(builder.info):
-        raise UsageError("--stream=true needs images")
     if stream == "true" and not builder.is_prepared():
         # Which has an index of its examples.
         builder = _find(name, data_dir, file_format="array_record")
@@ -60,7 +65,7 @@ def read(
     elif size is None and None in builder.info.features[image].shape:
         size = _median_size(builder, image)
     read = _read
-    if _is_streamed(builder, present, size, stream):
+    if _is_streamed(builder, present, size, words, stream):
         read = _streamed
     found = {split: read(builder, split, size) for split in present}
     return found, builder.info.features[label].num_classes
@@ -165,27 +170,41 @@ def _unusable_folder(data_dir: str | None, error: OSError) -> UsageError:
     )
 
 
-def _is_streamed(builder, present, size, stream):
-    """Whether images are read as they are needed.
+def _is_streamed(builder, present, size, words, stream):
+    """Whether examples are read as they are needed.
 
     Raises:
         UsageError: if they must be and cannot.
     """
-    if stream == "false" or _is_of_texts(builder.info):
+    if stream == "false":
         return False
-    image = builder.info.supervised_keys[0]
-    shape = builder.info.features[image].shape
+    shape = builder.info.features[builder.info.supervised_keys[0]].shape
     count = sum(builder.info.splits[split].num_examples for split in present)
     if stream == "auto":
         whole = (*size, shape[-1]) if size else shape
-        return is_large(count, whole) and _has_index(builder)
-    if not _has_index(builder):
+        if _is_of_texts(builder.info):
+            whole = (words or texts.WORDS,)
+        return is_large(count, whole) and _has_numbers(builder)
+    if not _has_numbers(builder):
         raise UsageError(
-            "--stream=true needs examples with an index, and "
-            f"{builder.data_dir} has none. Name another --data_dir: the set "
-            "is prepared there with one"
+            "--stream=true needs files of the format tfrecord or "
+            f"array_record, and those in {builder.data_dir} are "
+            f"{builder.info.file_format.value}. Name another --data_dir: the "
+            "set is prepared there in one"
         )
     return True
+
+
+def _has_numbers(builder):
+    """Whether an example can be read by its number."""
+    return _is_of_records(builder) or _has_index(builder)
+
+
+def _is_of_records(builder):
+    import tensorflow_datasets as tfds
+
+    records = tfds.core.file_adapters.FileFormat.TFRECORD
+    return builder.info.file_format == records
 
 
 def _has_index(builder):
@@ -196,24 +215,75 @@ def _has_index(builder):
     return True
 
 
+class _Records:
+    """The examples in TFRecord files, whose places are found when it is made.
+
+    A record is its length in 8 bytes, a check of it in 4, the example, and a
+    check of that in 4.
+    """
+
+    def __init__(self, builder, split, decoders: Mapping | None = None):
+        self._features = builder.info.features
+        self._decoders = decoders
+        self._paths = builder.info.splits[split].filepaths
+        places = []
+        for number, path in enumerate(self._paths):
+            end, at = path.stat().length, 0
+            with path.open("rb") as file:
+                while at < end:
+                    file.seek(at)
+                    (length,) = struct.unpack("<Q", file.read(8))
+                    places.append((number, at + 12, length))
+                    at += length + 16
+        self._places = np.array(places, "int64").reshape(-1, 3)
+
+    def __len__(self):
+        return len(self._places)
+
+    def __getitem__(self, place):
+        number, start, length = self._places[place].tolist()
+        with self._paths[number].open("rb") as file:
+            file.seek(start)
+            record = file.read(length)
+        return self._features.deserialize_example_np(
+            record, decoders=self._decoders
+        )
+
+
+def _source(builder, split, decoders=None):
+    """The examples of a split, by their numbers."""
+    if _is_of_records(builder):
+        return _Records(builder, split, decoders)
+    return builder.as_data_source(split=split, decoders=decoders)
+
+
 def _streamed(builder, split: str, size: tuple[int, int] | None):
     import tensorflow_datasets as tfds
 
-    image, label = builder.info.supervised_keys
-    examples = builder.as_data_source(split=split)
-    shape = builder.info.features[image].shape
-    if size is not None:
-        shape = (*size, shape[-1])
+    given, label = builder.info.supervised_keys
+    feature = builder.info.features[given]
+    is_of_texts = _is_of_texts(builder.info)
+    skipped = None if is_of_texts else {given: tfds.decode.SkipDecoding()}
+    examples = _source(builder, split, skipped)
+    shape = feature.shape if size is None else (*size, feature.shape[-1])
 
     def read(place):
-        pixels = examples[place][image]
-        return pixels if size is None else own_data.resized(pixels, size)
+        found = examples[place][given]
+        if is_of_texts:
+            return found
+        # Of a JPEG, TFDS's other decoder gives other pixels than tf.data.
+        is_jpeg = found.startswith(_JPEG)
+        decode = (
+            feature.decode_example if is_jpeg else feature.decode_example_np
+        )
+        found = np.asarray(decode(found))
+        return found if size is None else own_data.resized(found, size)
 
-    labels = builder.as_data_source(
-        split=split, decoders={image: tfds.decode.SkipDecoding()}
+    labels = np.fromiter(
+        (examples[place][label] for place in range(len(examples))), "int32"
     )
-    found = [labels[place][label] for place in range(len(labels))]
-    return Stream(read, len(found), shape), np.array(found, "int32")
+    dtype = object if is_of_texts else feature.np_dtype
+    return Stream(one_by_one(read, dtype), len(labels), shape, dtype), labels
 
 
 def _median_size(builder, image) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class MadeColour(_Made):
 
 
 class MadeTrainOnly(_Made):
-    pass
+    IMAGE = tfds.features.Image(shape=(6, 6, 3), encoding_format="jpeg")
 
 
 class MadeWithValidation(_Made):

@@ -1,8 +1,10 @@
 """Images that are read as they are needed are those that memory would hold."""
 
+import pathlib
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from PIL import Image
 from keras_wd.cli import batches
 from keras_wd.cli import datasets
 from keras_wd.cli import streams
+from keras_wd.cli import tfds_sets
 from keras_wd.cli.errors import UsageError
 from keras_wd.cli.streams import Stream
 from tests.cli import made  # noqa: F401  (registers its sets)
@@ -28,30 +31,63 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Numbers, words and a blank line, in the way that spreadsheets write."""
+    path = tmp_path_factory.mktemp("table") / "houses.csv"
+    rng = np.random.default_rng(0)
+    lines = ["\ufeffsize,town,code,price"]
+    for number, size in enumerate(rng.normal(size=60)):
+        town = ("rome", '"the ""old""\r\ntown"', "\u014dsaka")[number % 3]
+        # A column of numbers, but for one late row.
+        code = "x" if number == 55 else number % 2
+        lines.append(f"{size},{town},{code},{number * 1.5}")
+    lines.insert(7, "")
+    path.write_bytes("\r\n".join(lines).encode())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("sets"))
     datasets.load("made_colour", folder, stream="true")
     return folder
 
 
+def _numbered(path):
+    """An array of rows whose column 1 is predicted."""
+    path = str(path / "rows.npy")
+    rng = np.random.default_rng(0)
+    np.save(path, np.column_stack([rng.normal(size=40), np.arange(40) % 4]))
+    return path
+
+
 @pytest.fixture(
-    params=[("photos", False), ("made_colour", False), ("made_colour", True)],
-    ids=["photos", "index", "tfrecord"],
+    params=["photos", "index", "tfrecord", "jpeg", "texts", "table", "array"]
 )
-def both(request, photos, prepared, data_dir):
-    """A set as a stream, and in memory from the same or from other files."""
-    name, from_others = request.param
-    name = photos if name == "photos" else name
-    return [
-        datasets.load(name, prepared, stream="true"),
-        datasets.load(name, data_dir if from_others else prepared),
-    ]
+def both(request, photos, table, prepared, data_dir, tmp_path):
+    """A set as a stream, and in memory, perhaps from other files."""
+    if request.param == "photos":
+        given = {"dataset": photos}
+    elif request.param == "table":
+        given = {"dataset": table, "target": "price"}
+    elif request.param == "array":
+        given = {"dataset": _numbered(tmp_path), "target": "1"}
+    elif request.param == "texts":
+        given = {"dataset": "made_of_texts", "data_dir": data_dir, "words": 5}
+    else:
+        name = "made_train_only" if request.param == "jpeg" else "made_colour"
+        given = {"dataset": name, "data_dir": data_dir}
+    held = datasets.load(**given)
+    if request.param == "index":
+        given["data_dir"] = prepared
+    return [datasets.load(**given, stream="true"), held]
 
 
 def test_a_stream_has_the_examples_of_the_memory(both):
     streamed, held = both
     assert isinstance(streamed.train.inputs, Stream)
     assert isinstance(held.train.inputs, np.ndarray)
+    assert streamed.train.inputs.dtype == held.train.inputs.dtype
     for split in "train", "validation", "test":
         one, other = getattr(streamed, split), getattr(held, split)
         assert (one.take(slice(None)).inputs == other.inputs).all()
@@ -60,13 +96,31 @@ def test_a_stream_has_the_examples_of_the_memory(both):
     np.testing.assert_allclose(streamed.deviation, held.deviation, rtol=1e-6)
 
 
+def test_a_table_is_what_its_file_says(table):
+    data = datasets.load(table, target="price")
+    # A size, three towns, and a column for 0, 1 and x each.
+    assert data.input_shape == (7,) and len(data.train) == 49
+    data = datasets.load(table, target="town")
+    assert data.classes == 3
+
+
+def test_the_statistics_of_a_stream_are_those_of_all_its_rows(monkeypatch):
+    rows = 1e4 + np.random.default_rng(0).normal(size=(100, 3))
+    monkeypatch.setattr(streams, "CHUNK", 21)
+    stream = Stream(rows.__getitem__, 100, (3,), "float64")
+    mean, deviation = stream.statistics()
+    np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(deviation, rows.std(axis=0), rtol=1e-11)
+
+
 def test_a_stream_has_the_batches_of_the_memory_from_any_epoch(both):
     streamed, held = (datasets.few(data, 20, seed=1) for data in both)
     assert len(streamed.test) > 8
+    augment = streamed.is_of_images
     for epochs in range(0, 2), range(1, 2):
         for one, other in zip(
-            batches.training_batches(streamed, 4, 3, epochs, augment=True),
-            batches.training_batches(held, 4, 3, epochs, augment=True),
+            batches.training_batches(streamed, 4, 3, epochs, augment),
+            batches.training_batches(held, 4, 3, epochs, augment),
             strict=True,
         ):
             np.testing.assert_allclose(one[0], other[0], atol=1e-5)
@@ -96,13 +150,14 @@ def test_a_set_is_held_in_memory_unless_it_is_large(photos, monkeypatch):
     assert isinstance(auto.train.inputs, Stream)
 
 
-def test_a_set_without_an_index_is_refused_with_the_way_out(tmp_path):
-    datasets.load("made_train_only", str(tmp_path / "one"))
-    with pytest.raises(UsageError, match="has none. Name another --data_dir"):
-        datasets.load("made_train_only", str(tmp_path / "one"), stream="true")
-    # What the memory allows is held in it.
-    datasets.load("made_train_only", str(tmp_path / "one"), stream="auto")
-    datasets.load("made_train_only", str(tmp_path / "two"), stream="true")
+def test_files_in_which_no_example_is_found_are_refused(data_dir, monkeypatch):
+    datasets.load("made_colour", data_dir)
+    monkeypatch.setattr(tfds_sets, "_has_numbers", lambda builder: False)
+    with pytest.raises(UsageError, match="Name another --data_dir: the set"):
+        datasets.load("made_colour", data_dir, stream="true")
+    # What cannot be streamed is held in memory.
+    monkeypatch.setattr(streams, "SHARE", 1e-9)
+    datasets.load("made_colour", data_dir, stream="auto")
 
 
 def test_images_of_different_sizes_are_streamed_in_one_size(tmp_path):
@@ -114,59 +169,73 @@ def test_images_of_different_sizes_are_streamed_in_one_size(tmp_path):
     assert data.train.take(slice(2)).inputs.shape == (2, 4, 8, 3)
 
 
-@pytest.mark.parametrize("name", ["rows.npz", "made_of_texts", "texts"])
-def test_what_is_no_image_is_not_streamed(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.savez("rows.npz", x=np.zeros((40, 2)), y=np.arange(40) % 2)
-    for kind in "ab":
-        (tmp_path / "texts" / kind).mkdir(parents=True)
-        (tmp_path / "texts" / kind / "1.txt").write_text("a text")
-    name = "./texts" if name == "texts" else name
-    with pytest.raises(UsageError, match="--stream=true needs images"):
-        datasets.load(name, str(tmp_path), stream="true")
+def test_what_is_read_whole_is_not_streamed(tmp_path):
+    path = str(tmp_path / "rows.npz")
+    np.savez(path, x=np.zeros((40, 2)), y=np.arange(40) % 2)
+    for name in path, "my_data:arrays":
+        with pytest.raises(UsageError, match="--stream=true needs a table"):
+            datasets.load(name, stream="true")
 
 
 IN_LITTLE_MEMORY = """
 import resource, sys
 from keras_wd.__main__ import main
-flags = ["train", "--model=tiny.keras", "--epochs=1", "--batch_size=8",
-         "--image_size=256", "--optimizer=sgd", "--decay=none"]
+stream, small, large, *flags = sys.argv[1:]
+flags = ["train", "--model=tiny.keras", "--epochs=1", "--optimizer=sgd",
+         "--decay=none", *flags]
 # What is loaded once, and what the first training allocates.
-main([*flags, "--dataset=./small", "--stream=true",
-      f"--output_dir=first-{sys.argv[1]}"])
+main([*flags, f"--dataset={small}", "--stream=true",
+      f"--output_dir=first-{stream}"])
 status = open("/proc/self/status").read()
 used = int(status.split("VmData:")[1].split()[0]) * 1024
 limit = used + 140 * 2**20
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-sys.exit(main([*flags, "--dataset=./large", f"--stream={sys.argv[1]}",
-               f"--output_dir=second-{sys.argv[1]}"]))
+sys.exit(main([*flags, f"--dataset={large}", f"--stream={stream}",
+               f"--output_dir=second-{stream}"]))
 """
 
 
-@pytest.mark.weekly(reason="two processes train on 1,500 large images")
-def test_a_set_larger_than_the_memory_is_trained_on(tmp_path):
-    import keras
-
+def _photos_of_300_megabytes():
     keras.Sequential([
         keras.Input((256, 256, 3)),
         keras.layers.AveragePooling2D(64),
         keras.layers.Flatten(),
         keras.layers.Dense(2),
-    ]).save(tmp_path / "tiny.keras")  # fmt: skip
+    ]).save("tiny.keras")  # fmt: skip
     pixels = np.zeros((256, 256, 3), np.uint8)
     for size, count in ("small", 40), ("large", 1500):
         for number in range(count):
-            path = tmp_path / size / "ab"[number % 2] / f"{number:04d}.png"
+            path = pathlib.Path(size, "ab"[number % 2], f"{number:04d}.png")
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels[:128] = number % 251
             Image.fromarray(pixels).save(path, compress_level=1)
-    # As an array the set has twice the memory that there is.
-    assert 1500 * pixels.nbytes > 250 * 2**20
+    return ["./small", "./large", "--image_size=256", "--batch_size=8"]
+
+
+def _table_of_400_megabytes():
+    """A column of a thousand words is a thousand columns of numbers."""
+    inputs = keras.Input((1000,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save("tiny.keras")
+    for size, count in ("small", 4_000), ("large", 100_000):
+        lines = [f"w{number % 1000},{number % 2}" for number in range(count)]
+        pathlib.Path(f"{size}.csv").write_text("\n".join(["a,b", *lines]))
+    return ["small.csv", "large.csv", "--target=b", "--batch_size=128"]
+
+
+@pytest.mark.weekly(reason="two processes train on hundreds of megabytes")
+@pytest.mark.parametrize(
+    "make", [_photos_of_300_megabytes, _table_of_400_megabytes]
+)
+def test_a_set_larger_than_the_memory_is_trained_on(
+    make, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = make()
 
     def status(stream):
         return subprocess.run(
-            [sys.executable, "-c", IN_LITTLE_MEMORY, stream],
-            cwd=tmp_path, capture_output=True, text=True, timeout=600,
+            [sys.executable, "-c", IN_LITTLE_MEMORY, stream, *arguments],
+            capture_output=True, text=True, timeout=600,
         )  # fmt: skip
 
     streamed = status("true")
