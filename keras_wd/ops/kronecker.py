@@ -169,7 +169,10 @@ def kl_scale(quadratic, learning_rate, kl_clip):
     quadratic = ops.convert_to_tensor(quadratic)
     learning_rate = ops.cast(learning_rate, quadratic.dtype)
     step = ops.square(learning_rate) * quadratic
-    positive = step > 0
-    bounded = kl_clip / ops.where(positive, step, ops.ones_like(step))
-    limit = ops.sqrt(bounded)
-    return ops.where(positive, ops.minimum(1.0, limit), ops.ones_like(limit))
+    # A condition is what XLA does not copy into the step of every tensor, with
+    # the sums q consists of.
+    return ops.cond(
+        step > 0,
+        lambda: ops.minimum(1.0, ops.sqrt(kl_clip / step)),
+        lambda: ops.ones_like(step),
+    )
