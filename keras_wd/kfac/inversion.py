@@ -87,10 +87,17 @@ class Inversion:
         ]
         variables = state.inverses[index]
         if _is_by_factor(block):
+            sizes = [factor.shape[-1] for factor in factors]
+            filled = [*map(self._filled, factors)]
+            # Diagonals of one number stand for matrices of any size.
+            means = [*map(self._mean_diagonal, filled, sizes)]
             shares = self._run(
-                _shape_of(block), block.dampings, factors, *amounts
+                ("dampings", state.dtypes[index]),
+                block.dampings,
+                means,
+                *amounts,
             )
-            pairs = map(self._inverse, factors, shares)
+            pairs = map(self._inverse, filled, shares, sizes)
             inverses, usable = zip(*pairs, strict=True)
         else:
             inverses, *usable = self._run(
@@ -114,20 +121,34 @@ class Inversion:
         key = ("whole", shape, factor.dtype)
         return self._run(key, packed.from_rectangle, factor)
 
-    def _inverse(self, factor, share):
+    def _filled(self, factor):
+        """A matrix, filled up with zeros to a size that others have too."""
+        filling = self._sizes[factor.shape[-1]] - factor.shape[-1]
+        if not filling:
+            return factor
+        return ops.pad(factor, ((0, filling), (0, filling)))
+
+    def _mean_diagonal(self, factor, size):
+        """The mean of the first entries of a diagonal, (1,)."""
+        return self._run(
+            ("mean", factor.shape[-1], factor.dtype),
+            _mean_diagonal,
+            factor,
+            ops.convert_to_tensor(size, "int32"),
+        )
+
+    def _inverse(self, factor, share, size):
         """The damped inverse of one matrix, and whether it is usable."""
-        size = factor.shape[-1]
-        filling = self._sizes[size] - size
-        if filling:
-            factor = ops.pad(factor, ((0, filling), (0, filling)))
         inverse, usable = self._run(
-            (self._sizes[size], factor.dtype),
+            (factor.shape[-1], factor.dtype),
             _inverse_of_matrix,
             factor,
             share,
             ops.convert_to_tensor(size, "int32"),
         )
-        return inverse[:size, :size] if filling else inverse, usable
+        if size < factor.shape[-1]:
+            inverse = inverse[:size, :size]
+        return inverse, usable
 
     def _run(self, key, function, *args):
         """Run a program; those of one key are the same."""
@@ -162,6 +183,11 @@ def _shape_of(block):
 
 def _is_by_factor(block):
     return isinstance(block, KroneckerBlock) and block.is_full
+
+
+def _mean_diagonal(factor, size):
+    total = ops.sum(ops.diagonal(factor), keepdims=True)
+    return total / ops.cast(size, total.dtype)
 
 
 def _inverse_of_matrix(factor, share, size):
