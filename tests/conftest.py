@@ -1,5 +1,6 @@
 """What every test starts from, and the two things without a portable name."""
 
+import math
 import random
 import tempfile
 
@@ -28,9 +29,10 @@ settings.load_profile("keras_wd")
 def pytest_addoption(parser):
     parser.addoption(
         "--cases",
-        default="all",
+        default="own",
         help="of each parametrized test, run at most this many cases, spread "
-        "over its list; tests marked `every_case`, and `all`, run each",
+        "over its list, or `all`; tests marked `every_case` run each. `own`: "
+        "each, but of a test marked `few_cases(n)` n",
     )
 
 
@@ -97,17 +99,27 @@ def pytest_collection_modifyitems(config, items):
                         f"{item.nodeid}: {name} without a reason"
                     )
     if config.getoption("cases") != "all":
-        _keep_cases(config, items, int(config.getoption("cases")))
+        _keep_cases(config, items)
 
 
-def _keep_cases(config, items, most):
+def _most_cases(item, given):
+    if item.get_closest_marker("every_case"):
+        return math.inf
+    if given != "own":
+        return int(given)
+    few = item.get_closest_marker("few_cases")
+    return few.args[0] if few else math.inf
+
+
+def _keep_cases(config, items):
     """Draw cases of each test, the same in every process and on every day."""
+    given = config.getoption("cases")
     tests = {}
     for item in items:
-        if not item.get_closest_marker("every_case"):
-            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
     left_out = set()
     for name, cases in tests.items():
+        most = min(_most_cases(item, given) for item in cases)
         if len(cases) > most:
             kept = random.Random(name).sample(cases, most)
             left_out.update(set(cases).difference(kept))

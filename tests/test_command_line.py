@@ -184,6 +184,7 @@ def wrong_models(tmp_path_factory):
     return folder
 
 
+@pytest.mark.few_cases(12)
 @pytest.mark.one_backend
 @pytest.mark.parametrize(
     "flags, message",

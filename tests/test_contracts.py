@@ -201,6 +201,7 @@ INNER = {
 }
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize(
     "name", catalogue.quick(list(INNER), "SGD", "Adam", "Adafactor", "Muon")
 )

@@ -110,6 +110,7 @@ PAIRINGS = {
 }
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("name", PAIRINGS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_losses_and_targets_meet_as_in_evaluate(name, weighted):
@@ -183,6 +184,7 @@ def tagger(policy, reduction, **arguments):
 REDUCTIONS = ["sum", "mean", "mean_with_sample_weight", "sum_over_batch_size"]
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("ignored", [None, 2])
 @pytest.mark.parametrize(

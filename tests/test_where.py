@@ -195,6 +195,7 @@ def copied(mixed):
     return keras.models.clone_model(mixed)
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize(
     "selection, picked",
     [

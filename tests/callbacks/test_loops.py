@@ -63,6 +63,7 @@ class Endless(Counted):
     num_batches = None
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize(
     "make, arguments",
     [

@@ -71,6 +71,7 @@ BAD_JSON = {
 }
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("damage", BAD_JSON.values(), ids=BAD_JSON)
 @pytest.mark.parametrize("name", ["config.json", "summary.json"])
 def test_a_damaged_description_stops_train_and_compare(

@@ -31,6 +31,7 @@ def _vgg16_parameters():
     return sum(_conv(3, a, b) for a, b in pairs) + 512 * 10 + 10
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_any_image_size_gives_logits(name, shape):
@@ -62,6 +63,7 @@ def test_parameter_counts_on_cifar10(name, parameters):
     assert model.count_params() == parameters
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("name", networks.NETWORKS)
 def test_batch_norm_follows_every_hidden_layer_without_scale(name):
     plain = networks.build(name, (8, 8, 1), 10)

@@ -84,6 +84,7 @@ def test_decay_rate_at_start_half_and_end(flags, expected):
     )
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("name", optimizer_factory.OPTIMIZERS)
 def test_every_optimizer_trains_with_a_decay(name):
     settings = _settings(f"--optimizer={name}", "--decay=l2")

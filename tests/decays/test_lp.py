@@ -113,6 +113,7 @@ def test_lp_two_is_l2_to_second_order():
     )
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("p", P)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_decay_does_not_depend_on_the_scale_of_the_loss(p, scale):

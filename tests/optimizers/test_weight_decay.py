@@ -83,6 +83,7 @@ INNER = {
 each_inner = pytest.mark.parametrize("inner", INNER)
 
 
+@pytest.mark.few_cases(3)
 @each_inner
 @pytest.mark.parametrize("coupling", ["decoupled", "independent"])
 @pytest.mark.parametrize("rule", SHRINK)

@@ -43,6 +43,7 @@ def test_a_cell(feature, subject):
     assert outcome(feature, subject) == expected
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("name", PARTS)
 def test_a_part(name):
     assert part_outcome(name) == part(name, BACKEND)
