@@ -6,6 +6,7 @@ the input: a unit whose input weights are all zero is one.
 """
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,14 @@ from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import Weighted
 from keras_wd.graph.structure import Graph
 from keras_wd.graph.structure import Step
+
+
+@dataclasses.dataclass
+class _Call:
+    """The first call of a layer: what it reads and makes, or the refusal."""
+
+    channels: list[Channels]
+    refusal: NeedsAll | None = None
 
 
 class ChannelAnalysis:
@@ -55,9 +64,11 @@ class ChannelAnalysis:
         self.opaque: dict[Step, str] = {}
         self._dead = dead
         self._channels: dict[int, Channels] = {}
-        self._entrances = collections.Counter(
-            step.path for step in graph.steps if step.operation is None
-        )
+        self._calls: dict[str, _Call] = {}
+        self._places = collections.defaultdict(set)
+        for step in graph.steps:
+            if step.operation is not None:
+                self._places[id(step.operation)].add(step.path)
         for step in graph.steps:
             self._read(step)
         for tensor in graph.outputs:
@@ -74,23 +85,58 @@ class ChannelAnalysis:
     def _read(self, step):
         inputs = [self._channels[tensor] for tensor in step.inputs]
         try:
+            self._refuse_other_calls(step, inputs)
             made = self._made(step, inputs)
         except NeedsAll as refusal:
             self._read_opaque(step, inputs, refusal)
             return
         made = made if isinstance(made, list) else [made]
         self._channels.update(zip(step.outputs, made, strict=True))
+        tokens = traits.is_exactly(step.operation, layers.Embedding)
+        self._join_calls(step, made if tokens else [*inputs, *made])
+
+    def _refuse_other_calls(self, step, inputs):
+        """Raise for what cannot have one size in all its calls."""
+        operation = step.operation
+        places = self._places[id(operation)]
+        uses = self.graph.uses[id(operation)]
+        if not channel_rules.has_channels(operation):
+            if uses > 1 and traits.is_exactly(
+                operation, channel_rules.ATTENTION
+            ):
+                raise NeedsAll(
+                    f"{step.path} is shared: it is called {uses} times"
+                )
+            return
+        if len(places) > 1:
+            raise NeedsAll(
+                f"{step.path} is shared: it is called as "
+                f"{' and as '.join(sorted(places))}"
+            )
+        first = self._calls.get(step.path)
+        if first is None:
+            return
+        if first.refusal is not None:
+            raise type(first.refusal)(str(first.refusal))
+        known = first.channels[: len(inputs)]
+        tokens = traits.is_exactly(operation, layers.Embedding)
+        if not tokens and [*map(len, inputs)] != [*map(len, known)]:
+            raise NeedsAll(
+                f"{step.path} is shared: its calls are on different sizes"
+            )
+
+    def _join_calls(self, step, channels):
+        """What a layer that is called twice reads and makes has one size."""
+        if channel_rules.has_channels(step.operation):
+            first = self._calls.setdefault(step.path, _Call(channels))
+            for one, other in zip(first.channels, channels, strict=True):
+                self.classes.join(one.labels, other.labels)
 
     def _made(self, step, inputs):
         operation = step.operation
         if operation is None:
             if not inputs:
                 raise IsInput(AN_INPUT)
-            if self._entrances[step.path] > 1:
-                raise NeedsAll(
-                    f"{'/'.join(step.scope)} is shared: it is called "
-                    f"{self._entrances[step.path]} times"
-                )
             self.along.append(Along(step, inputs[0], inputs[0]))
             return inputs[0]
         channel_rules.refuse_unusual(self.graph, step)
@@ -157,6 +203,9 @@ class ChannelAnalysis:
             kernel[:, :, dead] = 0
             totals[:, dead] = 0
         foldable = kernels.foldable(layer, read.constants)
+        if self.graph.uses[id(layer)] > 1:
+            # Another call may read another constant: one bias has no room.
+            foldable = np.where(foldable == 0, 0.0, np.nan)
         constants = kernels.constant_units(kernel, totals, foldable, layer.bias)
         made = self.classes.new(kernel.shape[2])
         gains = np.sqrt(np.sum(np.square(kernel), axis=(0, 1)))
@@ -179,7 +228,9 @@ class ChannelAnalysis:
         """All channels stay; nothing is known about what the step makes."""
         reason, certainty = str(refusal), refusal.certainty
         self.opaque[step] = reason
-        for channels in inputs:
+        first = self._calls.setdefault(step.path, _Call(inputs))
+        first.refusal = refusal
+        for channels in (*inputs, *first.channels):
             self.classes.pin(channels.labels, reason, certainty)
         for tensor in step.outputs:
             size = (self.graph.shapes[tensor] or (None,))[-1] or 0

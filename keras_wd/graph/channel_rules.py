@@ -74,15 +74,23 @@ def refuse_unusual(graph: Graph, step: Step) -> None:
     if options and isinstance(operation, layers.Layer) and not joins:
         said = ", ".join(f"{k}={step.options[k]!r}" for k in options)
         raise NeedsAll(f"{step.path} is called with {said}")
-    if is_weighted(operation) or traits.is_exactly(
-        operation, (*WITH_CHANNELS, *ATTENTION, layers.Embedding)
-    ):
-        uses = graph.uses[id(operation)]
-        if uses > 1:
-            raise NeedsAll(f"{step.path} is shared: it is called {uses} times")
+    if has_channels(operation) or traits.is_exactly(operation, ATTENTION):
         reason = traits.changed_weights(operation)
         if reason:
             raise NeedsAll(reason)
+
+
+def has_channels(operation: keras.Operation | None) -> bool:
+    """Whether this has one size, whatever it is called on.
+
+    None stands for the entrance of a nested model.
+    """
+    return (
+        operation is None
+        or is_weighted(operation)
+        or traits.is_exactly(operation, (*WITH_CHANNELS, layers.Embedding))
+        or traits.operation_name(operation) in ("Reshape", "Split")
+    )
 
 
 def is_weighted(operation: keras.Operation) -> bool:
@@ -176,22 +184,7 @@ def merged(
     operation = step.operation
     shapes = [graph.shapes[tensor] for tensor in step.inputs]
     scales = np.ones(len(inputs))
-    if traits.is_exactly(operation, layers.Concatenate):
-        if operation.axis in (-1, len(shapes[0]) - 1):
-            return Channels(
-                *(
-                    np.concatenate([getattr(c, name) for c in inputs])
-                    for name in ("labels", "constants", "gains")
-                )
-            )
-        name = "Concatenate"
-    else:
-        name = traits.merging_operation(operation) or type(operation).__name__
-    if is_scaled_sum(operation):
-        name, scales = "Add", np.array([1.0, operation.scale])
-    sizes = {len(channels) for channels in inputs}
-    if len({len(shape) for shape in shapes}) > 1 or len(sizes) > 1:
-        raise NeedsAll(f"{step.path} joins tensors of different shapes")
+    name = traits.merging_operation(operation) or type(operation).__name__
     if any(
         not isinstance(leaf, keras.KerasTensor | str | bool | int | None)
         for leaf in keras.tree.flatten(
@@ -199,6 +192,18 @@ def merged(
         )
     ):
         raise NeedsAll(f"{step.path} joins it with a constant tensor")
+    if name == "Concatenate" and operation.axis in (-1, len(shapes[0]) - 1):
+        return Channels(
+            *(
+                np.concatenate([getattr(c, field) for c in inputs])
+                for field in ("labels", "constants", "gains")
+            )
+        )
+    if is_scaled_sum(operation):
+        name, scales = "Add", np.array([1.0, operation.scale])
+    sizes = {len(channels) for channels in inputs}
+    if len({len(shape) for shape in shapes}) > 1 or len(sizes) > 1:
+        raise NeedsAll(f"{step.path} joins tensors of different shapes")
     for channels in inputs[1:]:
         classes.join(inputs[0].labels, channels.labels)
     constants = _MERGED_CONSTANTS[name](

@@ -216,7 +216,11 @@ def _layers(removal: Removal, inside: list) -> tuple[LayerReport, ...]:
     made_by = {**weighted, **heads, **embedded}
     looked_into = {i.step.path: i for i in inside}
     reasons = _reasons_inside(removal, inside)
+    seen = set()
     for step in analysis.graph.steps:
+        if step.path in seen:
+            continue
+        seen.add(step.path)
         kind = type(step.operation).__name__
         if step in made_by:
             made = made_by[step]

@@ -65,7 +65,9 @@ def _batch_norm(analysis):
     found = np.zeros(analysis.classes.count)
     roots = analysis.classes.roots()
     seen = np.zeros(len(found), dtype=bool)
-    for along in analysis.along:
+    # A shared layer counts once.
+    steps = {along.step.path: along for along in analysis.along}
+    for along in steps.values():
         layer = along.step.operation
         if traits.is_exactly(layer, layers.BatchNormalization) and layer.scale:
             np.add.at(

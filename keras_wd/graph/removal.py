@@ -89,12 +89,14 @@ def _below(analysis, threshold):
 
 
 def with_own_units(analysis: ChannelAnalysis) -> list[Weighted]:
-    """The layers whose kernels have the units on the last axis."""
-    return [
-        weighted
-        for weighted in analysis.weighted
-        if is_weighted(weighted.step.operation)
-    ]
+    """The layers whose kernels have the units on the last axis, each once."""
+    return list(
+        {
+            id(weighted.step.operation): weighted
+            for weighted in analysis.weighted
+            if is_weighted(weighted.step.operation)
+        }.values()
+    )
 
 
 def _needed(analysis):

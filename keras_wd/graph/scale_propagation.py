@@ -113,14 +113,14 @@ def reaction_of(
     if traits.is_exactly(operation, layers.Rescaling):
         return _rescaled(step, inputs[0])
     if traits.is_exactly(operation, _KEEP_SCALE):
-        return _passed(step, inputs[0])
+        return _passed(graph, step, inputs[0])
     if traits.is_exactly(operation, traits.NOISE):
         return _changed(f"its scale reaches the noise of {step.path}")
     if traits.is_exactly(operation, _CHANGING):
         return _changed(f"its scale reaches {step.path}")
     if traits.is_exactly(operation, traits.ACTIVATION_LAYERS):
         return _activated(step, inputs[0], operation)
-    return _operated(step, inputs[0])
+    return _operated(graph, step, inputs[0])
 
 
 def _not_known(step):
@@ -241,7 +241,7 @@ def _rescaled(step, state):
     return _unknown(_not_known(step))
 
 
-def _passed(step, state):
+def _passed(graph, step, state):
     layer = step.operation
     if state == "scaled" or traits.is_exactly(layer, _KEEP_CONSTANTS):
         return Reaction(state)
@@ -250,6 +250,10 @@ def _passed(step, state):
         return Reaction(state)
     if traits.is_exactly(layer, layers.Flatten) and state == "shifted":
         return Reaction(state)
+    if traits.is_exactly(layer, layers.Reshape) and _keeps_channels(
+        graph, step
+    ):
+        return Reaction(state)
     if state == "mixed" or traits.is_exactly(
         layer, (layers.Reshape, layers.Permute, layers.RepeatVector)
     ):
@@ -257,7 +261,14 @@ def _passed(step, state):
     return _changed(f"a bias is added before {step.path}, which acts on it")
 
 
-def _operated(step, state):
+def _keeps_channels(graph, step):
+    """Whether the last axis after a reshape is the one before."""
+    before = graph.shapes[step.inputs[0]]
+    after = graph.shapes[step.outputs[0]]
+    return bool(before[1:]) and before[-1] == after[-1] is not None
+
+
+def _operated(graph, step, state):
     """An operation of `keras.ops` with one tensor, or something unknown."""
     name = traits.operation_name(step.operation)
     if name in traits.HOMOGENEOUS_OPERATIONS and state == "scaled":
@@ -266,6 +277,13 @@ def _operated(step, state):
         if name != "Pad" or (padding == "constant" and not value):
             return Reaction("scaled")
     if name in ("Cast", "Identity"):
+        return Reaction(state)
+    if name in ("ExpandDims", "Reshape", "Squeeze") and _keeps_channels(
+        graph, step
+    ):
+        return Reaction(state)
+    if name == "Split" and state == "shifted":
+        # Each part is; of mixed channels it might be those that are fixed.
         return Reaction(state)
     if name in ("Relu", "LeakyRelu"):
         return _changed(
@@ -316,12 +334,12 @@ def _merged(graph, step, inputs, name):
         ):
             if one and "scaled" in states:
                 return Reaction("scaled")
-            if (
-                len(inputs) == 1
-                and "shifted" in states
-                and all(_is_one_per_channel(c) for c in constants)
-            ):
-                return Reaction("shifted")
+        if (
+            (name == "Multiply" or first)
+            and inputs == ["shifted"]
+            and all(_is_one_per_channel(c) for c in constants)
+        ):
+            return Reaction("shifted")
         if one and states <= {"fixed", "shifted"} and name == "Multiply":
             return _changed(f"a bias is added before {step.path}")
     elif name == "Concatenate" and not constants:

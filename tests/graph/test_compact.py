@@ -327,25 +327,91 @@ def test_layers_before_something_unknown_are_left_whole_and_named(message):
     assert note in str(report)
 
 
-def test_shared_layers_are_left_whole_and_named():
+def test_a_layer_with_two_places_is_left_whole_and_named():
+    shared = layers.Dense(4, "relu", name="shared")
+    entrance = keras.Input((4,))
+    nested = keras.Model(entrance, shared(entrance), name="nested")
+    inputs = keras.Input((4,))
+    x = nested(shared(layers.Dense(4, name="a")(inputs)))
+    model = keras.Model(inputs, layers.Dense(2, name="c")(x))
+    for name in ("a", "shared"):
+        zero_columns(model.get_layer(name), [0], bias=0)
+    smaller, report = graph.compact(model, report=True, batch_size=None)
+    assert smaller is model
+    notes = {row.layer: row.note for row in report.layers}
+    for name in ("a", "shared", "nested/shared"):
+        assert "is called as nested/shared and as shared" in notes[name]
+
+
+def siamese():
+    entrance = keras.Input((6, 6, 3))
+    x = layers.Conv2D(6, 3, name="a")(entrance)
+    x = layers.BatchNormalization()(x)
+    x = layers.Activation("relu")(x)
+    x = layers.Flatten()(x)
+    tower = keras.Model(entrance, layers.Dense(8, name="b")(x), name="tower")
+    inputs = [keras.Input((6, 6, 3)) for _ in range(2)]
+    one, other = map(tower, inputs)
+    x = layers.Dense(2, name="c")(keras.ops.abs(one - other))
+    return randomize(keras.Model(inputs, x))
+
+
+def test_a_shared_layer_has_one_size_in_all_its_calls():
+    model = siamese()
+    tower = model.get_layer("tower")
+    zero_columns(tower.get_layer("a"), [0], bias=0.1)
+    kernel, bias = model.get_layer("c").get_weights()
+    kernel[:3] = 0
+    model.get_layer("c").set_weights([kernel, bias])
+    x = [np.random.default_rng(i).normal(size=(4, 6, 6, 3)) for i in (0, 1)]
+    smaller, report = graph.compact(model, report=True, batch_size=None)
+    assert_same_outputs(model, smaller, x)
+    # A constant that is not zero cannot go into the bias of several calls.
+    rows = {row.layer: row.units_after for row in report.layers}
+    assert rows == {"tower/a": 6, "tower/b": 5, "c": 2}
+    assert len(report.layers) == len(rows)
+    pruned = graph.prune(model, ratio=0.5, round_to=1).get_layer("tower")
+    assert size(pruned, "a") + size(pruned, "b") == 7
+
+
+def test_a_unit_that_one_call_of_a_layer_needs_stays():
+    inputs = keras.Input((5,))
+    shared = layers.Dense(4, name="shared")
+    one = shared(layers.Dense(5, name="a")(inputs))
+    other = shared(layers.Dense(5, name="b")(inputs))
+    one, other = (
+        layers.Dense(2, name="c")(one),
+        layers.Dense(2, name="d")(other),
+    )
+    model = randomize(keras.Model(inputs, [one, other]))
+    for name, rows in {"c": [0, 1], "d": [1, 2]}.items():
+        kernel, bias = model.get_layer(name).get_weights()
+        kernel[rows] = 0
+        model.get_layer(name).set_weights([kernel, bias])
+    # Nothing is made of unit 0 of `a` alone, of 1 in both.
+    zero_columns(model.get_layer("a"), [0, 1], bias=0)
+    zero_columns(model.get_layer("b"), [1], bias=0)
+    smaller = graph.compact(model)
+    assert_same_outputs(model, smaller, examples(model))
+    assert size(smaller, "shared") == 3
+    assert size(smaller, "a") == size(smaller, "b") == 4
+
+
+def test_channels_that_an_operation_concatenates_are_those_of_its_parts():
     def build(x):
-        x = layers.Conv2D(4, 1, name="a")(x)
-        x = layers.Conv2D(4, 1, groups=2, name="grouped")(x)
-        shared = layers.Conv2D(4, 1, name="shared")
-        x = shared(shared(x))
-        x = layers.Conv2D(5, 1, name="b")(x)
+        one = layers.Conv2D(4, 1, name="a")(x)
+        other = layers.Conv2D(4, 1, name="b")(x)
+        x = keras.ops.concatenate([one, other], axis=-1)
+        x = layers.BatchNormalization()(x)
         return layers.Conv2D(2, 1, name="c")(x)
 
-    model = functional(build)
-    for name in ("a", "grouped", "shared", "b"):
-        zero_columns(model.get_layer(name), [0], bias=0.1)
-    smaller, report = graph.compact(model, report=True)
+    model = randomize(functional(build))
+    kernel, bias = model.get_layer("c").get_weights()
+    kernel[:, :, [0, 5, 6]] = 0
+    model.get_layer("c").set_weights([kernel, bias])
+    smaller = graph.compact(model)
     assert_same_outputs(model, smaller, examples(model))
-    notes = {row.layer: row.note for row in report.layers}
-    assert "shared: it is called 2 times" in notes["a"]
-    assert "shared: it is called 2 times" in notes["grouped"]
-    assert "shared: it is called 2 times" in notes["shared"]
-    assert size(smaller, "a") == 4 and size(smaller, "b") == 4
+    assert size(smaller, "a") == 3 and size(smaller, "b") == 2
 
 
 def test_a_threshold_removes_units_whose_path_product_is_small():

@@ -105,6 +105,23 @@ CASES = {
         "learning rate",
         "removes its scale",
     ),
+    "divided, reshaped and split where a bias was added": (
+        lambda x: BN()(
+            ops.split(ops.reshape(dense()(x) / 3.0, (-1, 2, 3, 8)), 2, -1)[0]
+        ),
+        "learning rate",
+        "removes its scale",
+    ),
+    "reshaped as a layer, with a bias": (
+        lambda x: BN()(layers.Reshape((3, 2, 8))(dense()(x))),
+        "learning rate",
+        "removes its scale",
+    ),
+    "reshaped into other channels, with a bias": (
+        lambda x: BN()(layers.Reshape((12, 4))(dense()(x))),
+        "unknown",
+        "not known",
+    ),
     "statistics that do not follow, by the call": (
         lambda x: BN()(dense()(x), training=False),
         "function",
