@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{', '.join(COMMANDS)}{hint}",
         )
     _prepare_environment()
-    from keras_wd.cli.errors import UsageError
+    from keras_wd.cli.usage_errors import UsageError
 
     module, _ = COMMANDS[command]
     try:

@@ -131,6 +131,11 @@ def test_the_modules_are_found():
     assert len(MODULES) > 30
 
 
+def test_no_two_modules_have_one_name():
+    names = [path.stem for path in MODULES if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_only_backend_names_a_backend():
     def rule(path):
         return BACKENDS & roots(path) if part_of(path) != "backend" else ()
@@ -220,7 +225,7 @@ def test_a_module_is_short_and_says_what_it_is_about():
 HOOKED = (
     "keras_wd/optimizers/weight_decay.py",
     "keras_wd/optimizers/kfac.py",
-    "keras_wd/optimizers/curvature.py",
+    "keras_wd/optimizers/curvature_optimizer.py",
 )
 
 

@@ -16,7 +16,7 @@ from keras_wd.__main__ import main
 from keras_wd.cli import config
 from keras_wd.cli import datasets
 from keras_wd.cli import tune as study_tune
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 
 STEPS = np.arange(10, 410, 10)
 DECAYS = np.geomspace(1e-4, 1e-1, 7)

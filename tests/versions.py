@@ -18,7 +18,7 @@ CORE = (
     "tests/optimizers/test_keras_defects.py",
     "tests/optimizers/test_multi_optimizer.py",
     "tests/optimizers/test_named.py",
-    "tests/optimizers/test_state.py",
+    "tests/optimizers/test_saved_state.py",
     "tests/optimizers/test_weight_decay.py",
     "tests/test_schedules.py",
     "tests/test_where.py",

@@ -1,7 +1,7 @@
 """Callbacks: what happens between the batches of `fit`."""
 
 from keras_wd.callbacks.auto_l2 import AutoL2
-from keras_wd.callbacks.curvature import Curvature
+from keras_wd.callbacks.curvature_updates import Curvature
 from keras_wd.callbacks.gradual_pruning import GradualPruning
 from keras_wd.callbacks.layerwise import LayerwiseDecay
 from keras_wd.callbacks.levenberg_marquardt import LevenbergMarquardt

@@ -5,9 +5,9 @@ import math
 from typing import Any
 
 from keras_wd.backend import autodiff
-from keras_wd.callbacks.batches import batches_of
-from keras_wd.callbacks.decay import DecayCallback
+from keras_wd.callbacks.decay_callback import DecayCallback
 from keras_wd.callbacks.loss import batch_loss
+from keras_wd.callbacks.probe_batches import batches_of
 from keras_wd.errors import check_count
 from keras_wd.errors import check_fraction
 from keras_wd.errors import check_number

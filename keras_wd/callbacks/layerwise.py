@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from keras_wd import backend
-from keras_wd.callbacks.decay import DecayCallback
+from keras_wd.callbacks.decay_callback import DecayCallback
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 from keras_wd.metrics.rotation import rotation

@@ -8,10 +8,10 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
-from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.counting import BatchCount
-from keras_wd.callbacks.curvature import kfac_of
+from keras_wd.callbacks.curvature_updates import kfac_of
 from keras_wd.callbacks.loss import loss_and_gradients
+from keras_wd.callbacks.probe_batches import batches_of
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 

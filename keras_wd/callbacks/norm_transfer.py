@@ -10,7 +10,7 @@ from keras_wd.callbacks.counting import EpochCount
 from keras_wd.errors import check_number
 from keras_wd.graph.invariance import invariant_variables
 from keras_wd.graph.invariance import scale_invariant
-from keras_wd.metrics.rates import norm_of
+from keras_wd.metrics.effective_rates import norm_of
 
 
 class NormTransfer(keras.callbacks.Callback):

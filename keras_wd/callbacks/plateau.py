@@ -2,7 +2,7 @@
 
 import math
 
-from keras_wd.callbacks.decay import DecayCallback
+from keras_wd.callbacks.decay_callback import DecayCallback
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number

@@ -14,9 +14,9 @@ import time
 import keras
 import numpy as np
 
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
 from keras_wd.cli.files import replacing
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 NAME = "checkpoint.npz"
 PREVIOUS = "previous.npz"

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
-from keras_wd.cli.errors import unknown
 from keras_wd.cli.options import COMPACT
 from keras_wd.cli.options import COMPARE
 from keras_wd.cli.options import PRUNE
@@ -20,6 +17,9 @@ from keras_wd.cli.options import TUNE
 from keras_wd.cli.options import Option
 from keras_wd.cli.options import define
 from keras_wd.cli.options import groups
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
+from keras_wd.cli.usage_errors import unknown
 from keras_wd.errors import did_you_mean
 
 _TABLES = {

@@ -4,9 +4,9 @@ import functools
 from collections.abc import Sequence
 
 from keras_wd import graph
-from keras_wd.cli.errors import UsageError
 from keras_wd.cli.options import COMPACT
 from keras_wd.cli.rewriting import rewrite
+from keras_wd.cli.usage_errors import UsageError
 
 _USAGE = "compact MODEL.keras -o SMALL.keras [--flag=value ...]"
 _ABOUT = (

@@ -19,9 +19,9 @@ from keras_wd.cli import optimizer_factory
 from keras_wd.cli import report
 from keras_wd.cli import results
 from keras_wd.cli import search
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import require
-from keras_wd.cli.rates import numbers
+from keras_wd.cli.rate_schedules import numbers
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import require
 
 REPORT, TABLE = "report.html", "runs.csv"
 

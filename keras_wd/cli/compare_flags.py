@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from absl import flags
 
 from keras_wd.cli import command_line
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import unknown
 from keras_wd.cli.grid import METHODS
 from keras_wd.cli.options import COMPARE
 from keras_wd.cli.options import DEVICES
 from keras_wd.cli.options import TRAIN
 from keras_wd.cli.options import define
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import unknown
 
 # Flags of `train` that the grid sets, or that belong to a single run.
 OF_A_RUN = (

@@ -13,9 +13,9 @@ import keras_wd
 from keras_wd.cli import command_line
 from keras_wd.cli import optimizer_factory
 from keras_wd.cli import options
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
 from keras_wd.cli.files import write_json
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 NAME = "config.json"
 FORMAT = 1

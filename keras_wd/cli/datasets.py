@@ -16,9 +16,9 @@ from keras_wd.cli import encoding
 from keras_wd.cli import own_data
 from keras_wd.cli import texts
 from keras_wd.cli import tfds_sets
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.rates import numbers
+from keras_wd.cli.rate_schedules import numbers
 from keras_wd.cli.streams import Stream
+from keras_wd.cli.usage_errors import UsageError
 
 # The flags that say what data is loaded.
 SOURCE = (

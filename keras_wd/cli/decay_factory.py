@@ -6,7 +6,7 @@ import keras
 
 from keras_wd import decays
 from keras_wd import where
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 from keras_wd.graph import homogeneous_units
 
 RULES = {

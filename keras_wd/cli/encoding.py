@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_wd.cli import texts
-from keras_wd.cli.errors import UsageError
 from keras_wd.cli.streams import CHUNK
 from keras_wd.cli.streams import Stream
+from keras_wd.cli.usage_errors import UsageError
 
 MOST_CLASSES = 20  # of whole numbers, unless --task says otherwise
 

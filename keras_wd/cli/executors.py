@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
-from keras_wd.cli.errors import require
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
+from keras_wd.cli.usage_errors import require
 
 ONE_THREAD = {
     "TF_NUM_INTRAOP_THREADS": "1",

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 from collections.abc import Mapping
 
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 
 
 @contextlib.contextmanager

@@ -6,9 +6,9 @@ import os
 
 import keras
 
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
 from keras_wd.cli.files import replacing
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 NAME = "history.csv"
 

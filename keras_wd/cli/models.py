@@ -8,9 +8,9 @@ from keras import layers
 from keras_wd.cli import networks
 from keras_wd.cli import saved_models
 from keras_wd.cli.datasets import DataSet
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
-from keras_wd.cli.rates import numbers
+from keras_wd.cli.rate_schedules import numbers
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 LONG = 1000  # steps
 _DENSE_LAYERS = (

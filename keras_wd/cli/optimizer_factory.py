@@ -9,12 +9,12 @@ import keras
 from keras_wd.cli import decay_factory
 from keras_wd.cli import networks
 from keras_wd.cli import own_data
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
-from keras_wd.cli.errors import unknown
-from keras_wd.cli.rates import decay_rate
-from keras_wd.cli.rates import learning_rate
-from keras_wd.cli.rates import numbers
+from keras_wd.cli.rate_schedules import decay_rate
+from keras_wd.cli.rate_schedules import learning_rate
+from keras_wd.cli.rate_schedules import numbers
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
+from keras_wd.cli.usage_errors import unknown
 from keras_wd.optimizers import KFAC
 from keras_wd.optimizers import WeightDecay
 

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_wd.cli import tables
+from keras_wd.cli import data_tables
 from keras_wd.cli import texts
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
-from keras_wd.cli.errors import require
 from keras_wd.cli.streams import Stream
 from keras_wd.cli.streams import is_large
 from keras_wd.cli.streams import one_by_one
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
+from keras_wd.cli.usage_errors import require
 
 Pair = tuple[np.ndarray | Stream, np.ndarray]
 FUNCTION = re.compile(r"[\w.]+:[A-Za-z_]\w*")
@@ -101,7 +101,7 @@ def read(
         rows, targets = _array(name, target)
         return {"train": (_kept(rows, words, stream), targets)}
     if name.endswith(".csv"):
-        rows, targets = tables.read(name, target)
+        rows, targets = data_tables.read(name, target)
         return {"train": (_kept(rows, words, stream), targets)}
     raise UsageError(
         f"--dataset={name} must be a folder of images or a file that ends in "

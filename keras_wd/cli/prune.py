@@ -4,11 +4,11 @@ import functools
 from collections.abc import Sequence
 
 from keras_wd import graph
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import unknown
 from keras_wd.cli.options import IMPORTANCE
 from keras_wd.cli.options import PRUNE
 from keras_wd.cli.rewriting import rewrite
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import unknown
 
 _BUDGETS = ("ratio", "multiply_adds", "latency")
 _USAGE = "prune MODEL.keras -o SMALL.keras --ratio=R [--flag=value ...]"

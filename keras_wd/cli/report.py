@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from keras_wd.cli import history
 from keras_wd.cli import picture
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
 from keras_wd.cli.files import replacing
 from keras_wd.cli.files import write_json
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 NAME = "summary.json"
 PICTURE = "picture.png"

@@ -7,11 +7,11 @@ from absl import flags
 
 from keras_wd.cli import command_line
 from keras_wd.cli import saved_models
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
 from keras_wd.cli.files import replacing
 from keras_wd.cli.option import Option
 from keras_wd.cli.option import define
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 _EXTENSION = ".keras"
 

@@ -6,8 +6,8 @@ import zipfile
 
 import keras
 
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 
 def load(path: str, name: str, compile: bool = False) -> keras.Model:

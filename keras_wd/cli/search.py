@@ -14,12 +14,12 @@ from keras_wd.cli import grid
 from keras_wd.cli import halving
 from keras_wd.cli import history
 from keras_wd.cli import optimizer_factory
-from keras_wd.cli.errors import UsageError
 from keras_wd.cli.files import replacing
 from keras_wd.cli.grid import Cell
 from keras_wd.cli.halving import Space
 from keras_wd.cli.halving import Trial
-from keras_wd.cli.rates import numbers
+from keras_wd.cli.rate_schedules import numbers
+from keras_wd.cli.usage_errors import UsageError
 
 TABLE, FOLDER = "search.csv", "search"
 # No seed that anybody compares: what is chosen owes nothing to its luck.

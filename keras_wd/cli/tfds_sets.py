@@ -12,12 +12,12 @@ from absl import logging
 
 from keras_wd.cli import own_data
 from keras_wd.cli import texts
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
-from keras_wd.cli.errors import require
 from keras_wd.cli.streams import Stream
 from keras_wd.cli.streams import is_large
 from keras_wd.cli.streams import one_by_one
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
+from keras_wd.cli.usage_errors import require
 from keras_wd.errors import did_you_mean
 
 SPLITS = ("train", "validation", "test")

@@ -18,19 +18,19 @@ from keras_wd.cli import checkpoint
 from keras_wd.cli import command_line
 from keras_wd.cli import config
 from keras_wd.cli import datasets
-from keras_wd.cli import devices
+from keras_wd.cli import distribute
 from keras_wd.cli import files
 from keras_wd.cli import history
 from keras_wd.cli import models
 from keras_wd.cli import optimizer_factory
 from keras_wd.cli import report
 from keras_wd.cli.datasets import DataSet
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
-from keras_wd.cli.errors import require
 from keras_wd.cli.logs import EpochLogs
 from keras_wd.cli.logs import measure
 from keras_wd.cli.options import TRAIN
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
+from keras_wd.cli.usage_errors import require
 
 ABOUT = "Train a network with a weight decay, and report what the decay did."
 CURVATURE_BATCH = 256  # images, at most
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0
     else:
         files.check_folder(settings["output_dir"])
-    with devices.sharing(settings):
+    with distribute.sharing(settings):
         data = datasets.for_run(settings)
         with _dtype_policy(settings["dtype_policy"]):
             return run(settings, data)
@@ -105,7 +105,7 @@ def run(
     if last < settings["epochs"]:
         return 0
     summary = _summary(model, settings, data, folder, stored.seconds)
-    devices.synchronize(model, False)
+    distribute.synchronize(model, False)
     with files.replacing(os.path.join(folder, "model.keras")) as draft:
         model.save(draft)
     if picture:
@@ -131,7 +131,7 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     keras.utils.set_random_seed(settings["seed"])
     model = models.make(settings, data)
     if settings["distribute"] == "data":
-        devices.synchronize(model, True)
+        distribute.synchronize(model, True)
     steps = batches.steps_per_epoch(data, settings["batch_size"])
     jit_compile = models.jit_compile(
         model, settings["jit"], steps * settings["epochs"]
@@ -139,7 +139,7 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     model.compile(
         optimizer_factory.optimizer(settings, steps, model),
         **models.objective(model, data),
-        jit_compile=devices.jit_compile(settings, jit_compile),
+        jit_compile=distribute.jit_compile(settings, jit_compile),
     )
     try:
         models.check_objective(model, settings, data)
@@ -176,7 +176,7 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
         data,
         data.validation,
         settings["batch_size"],
-        devices.count(settings),
+        distribute.count(settings),
     )
     if not epochs:
         return
@@ -228,7 +228,7 @@ def _steering(settings, data, steps):
 
 def _summary(model, settings, data, folder, seconds):
     given = batches.evaluation(
-        data, data.test, settings["batch_size"], devices.count(settings)
+        data, data.test, settings["batch_size"], distribute.count(settings)
     )
     scores = model.evaluate(**given, verbose=0, return_dict=True)
     return report.summary(

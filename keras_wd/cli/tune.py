@@ -15,11 +15,11 @@ from keras_wd.cli import files
 from keras_wd.cli import models
 from keras_wd.cli import optimizer_factory
 from keras_wd.cli.datasets import DataSet
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import require
 from keras_wd.cli.options import TUNE
 from keras_wd.cli.options import define
 from keras_wd.cli.picture import STYLE
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import require
 
 _SHADES = ("#a9c3de", "#4f8fc4", "#0d3b66")  # from early to late
 RESULT, PICTURE = "tune.json", "tune.png"

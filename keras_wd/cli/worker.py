@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from keras_wd.callbacks import Mechanisms
 from keras_wd.cli import config
 from keras_wd.cli import datasets
-from keras_wd.cli import devices
+from keras_wd.cli import distribute
 from keras_wd.cli import report
 from keras_wd.cli import train
-from keras_wd.cli.errors import UsageError
 from keras_wd.cli.executors import ANSWER
+from keras_wd.cli.usage_errors import UsageError
 
 LOG = "log.txt"
 PROBES = 128  # validation images the Jacobian is measured on
@@ -41,7 +41,7 @@ def run(settings: Mapping, folder: str, until: int | None = None) -> str:
     with open(log, "a", encoding="utf-8") as file:
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             try:
-                with devices.sharing(settings):
+                with distribute.sharing(settings):
                     _train(settings, until)
             except UsageError as error:
                 return str(error)

@@ -13,8 +13,8 @@ import numpy as np
 from keras import ops
 
 from keras_wd import where as selections
-from keras_wd.decays.options import HasOptions
-from keras_wd.decays.options import restored_anchor
+from keras_wd.decays.shared_options import HasOptions
+from keras_wd.decays.shared_options import restored_anchor
 from keras_wd.errors import check_choice
 from keras_wd.errors import check_name
 from keras_wd.schedules import Rate

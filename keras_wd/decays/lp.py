@@ -7,7 +7,7 @@ import keras
 from keras_wd import backend
 from keras_wd import where as selections
 from keras_wd.decays.decay import SeparableDecay
-from keras_wd.decays.options import check_not_zero
+from keras_wd.decays.shared_options import check_not_zero
 from keras_wd.errors import check_flag
 from keras_wd.errors import check_number
 from keras_wd.ops import lp_gradient

@@ -12,7 +12,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd import where as selections
 from keras_wd.decays.decay import WithoutPenalty
-from keras_wd.decays.options import check_not_zero
+from keras_wd.decays.shared_options import check_not_zero
 from keras_wd.errors import check_axis
 from keras_wd.errors import check_axis_fits
 from keras_wd.errors import check_count

@@ -17,9 +17,9 @@ from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import reshaped
 from keras_wd.graph.kernels import array
 from keras_wd.graph.kernels import foldable
-from keras_wd.graph.norms import batch_normalized
-from keras_wd.graph.norms import through_groups
-from keras_wd.graph.norms import through_root_mean_square
+from keras_wd.graph.normalizations import batch_normalized
+from keras_wd.graph.normalizations import through_groups
+from keras_wd.graph.normalizations import through_root_mean_square
 from keras_wd.graph.operations import operated
 from keras_wd.graph.operations import rescaled
 from keras_wd.graph.structure import Graph

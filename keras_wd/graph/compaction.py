@@ -7,6 +7,8 @@ from keras_wd.errors import check_number
 from keras_wd.graph import traits
 from keras_wd.graph.channel_rules import is_grouped
 from keras_wd.graph.channel_rules import is_weighted
+from keras_wd.graph.compaction_report import LayerReport
+from keras_wd.graph.compaction_report import Report
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
 from keras_wd.graph.inside import look_inside
@@ -16,8 +18,6 @@ from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.removal import Removal
 from keras_wd.graph.removal import names
 from keras_wd.graph.removal import plan_removal
-from keras_wd.graph.report import LayerReport
-from keras_wd.graph.report import Report
 from keras_wd.graph.sizes import measure
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.sizes import not_counted

@@ -10,12 +10,12 @@ from keras_wd.errors import check_number
 from keras_wd.graph.channel_analysis import ChannelAnalysis
 from keras_wd.graph.compaction import compact
 from keras_wd.graph.compaction import report_of
+from keras_wd.graph.compaction_report import Report
 from keras_wd.graph.edits import without_rows
 from keras_wd.graph.importance import Importance
 from keras_wd.graph.importance import scores
 from keras_wd.graph.litert import check_litert
 from keras_wd.graph.rebuild import rebuild
-from keras_wd.graph.report import Report
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.sizes import multiply_adds as count_of_multiply_adds
 from keras_wd.graph.sizes import multiply_adds_of

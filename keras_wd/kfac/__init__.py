@@ -21,7 +21,7 @@ of your own known.
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.blocks import ScaleShiftBlock
-from keras_wd.kfac.eigenbasis import EigenBlock
+from keras_wd.kfac.eigen_block import EigenBlock
 from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.kfac.interception import register_layer
 from keras_wd.kfac.readers import DenseReader

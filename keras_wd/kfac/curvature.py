@@ -2,8 +2,8 @@
 
 A batch goes from `fit` to the factors through these files:
 
-    callbacks/curvature.py  takes a batch when it is time
-    optimizers/curvature.py builds the optimizer for the model
+    callbacks/curvature_updates.py  takes a batch when it is time
+    optimizers/curvature_optimizer.py builds the optimizer for the model
     kfac/curvature.py       finds the program for the compiled loss
     kfac/measurement.py     forwards, backwards, into the running averages
     kfac/readers.py         what one layer's inputs and gradients amount to
@@ -21,6 +21,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
+from keras_wd.kfac.block_state import BlockState
 from keras_wd.kfac.inversion import Inversion
 from keras_wd.kfac.measurement import Measurement
 from keras_wd.kfac.objective import Objective
@@ -28,7 +29,6 @@ from keras_wd.kfac.registration import Registration
 from keras_wd.kfac.registration import Seen
 from keras_wd.kfac.registration import register
 from keras_wd.kfac.seconds import Seconds
-from keras_wd.kfac.state import BlockState
 from keras_wd.losses import loss_weights_of
 from keras_wd.ops.kronecker import kl_scale
 
@@ -42,7 +42,7 @@ class Settings:
         decay: weight of the past in the averages.
         limit: factors larger than this are diagonal.
         sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
-        eigenbasis: see `keras_wd.kfac.eigenbasis.EigenBlock`.
+        eigenbasis: see `keras_wd.kfac.eigen_block.EigenBlock`.
         training: whether dropout and batch normalization act as in training.
     """
 

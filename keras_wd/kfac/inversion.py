@@ -7,8 +7,8 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
+from keras_wd.kfac.block_state import BlockState
 from keras_wd.kfac.blocks import KroneckerBlock
-from keras_wd.kfac.state import BlockState
 from keras_wd.ops import kronecker
 from keras_wd.ops import packed
 

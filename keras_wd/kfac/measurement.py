@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
+from keras_wd.kfac.block_state import BlockState
 from keras_wd.kfac.estimators import cotangents
 from keras_wd.kfac.interception import intercepted
 from keras_wd.kfac.objective import Importance
@@ -19,7 +20,6 @@ from keras_wd.kfac.objective import Objective
 from keras_wd.kfac.readers import Rows
 from keras_wd.kfac.registration import Seen
 from keras_wd.kfac.registration import run_model
-from keras_wd.kfac.state import BlockState
 from keras_wd.masks import mask_of
 from keras_wd.masks import with_mask
 from keras_wd.ops import kronecker

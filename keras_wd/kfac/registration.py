@@ -11,7 +11,7 @@ from keras_wd.backend import autodiff
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import KroneckerBlock
 from keras_wd.kfac.blocks import ScaleShiftBlock
-from keras_wd.kfac.eigenbasis import EigenBlock
+from keras_wd.kfac.eigen_block import EigenBlock
 from keras_wd.kfac.interception import intercepted
 from keras_wd.kfac.readers import MatrixReader
 from keras_wd.kfac.readers import Reader
@@ -173,7 +173,7 @@ def register(
         variables: the optimizer's variables.
         limit: factors larger than this are diagonal.
         sharing: see `keras_wd.kfac.blocks.KroneckerBlock`.
-        eigenbasis: see `keras_wd.kfac.eigenbasis.EigenBlock`.
+        eigenbasis: see `keras_wd.kfac.eigen_block.EigenBlock`.
         left_out: positions that are to have no block.
 
     Raises:

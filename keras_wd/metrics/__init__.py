@@ -1,12 +1,12 @@
 """What weight decay did to a network, in numbers."""
 
+from keras_wd.metrics.effective_rates import effective_damping
+from keras_wd.metrics.effective_rates import effective_learning_rate
 from keras_wd.metrics.gauss_newton import gauss_newton_norm
 from keras_wd.metrics.influence import influence
 from keras_wd.metrics.jacobian import Estimate
 from keras_wd.metrics.jacobian import JacobianNorm
 from keras_wd.metrics.jacobian import jacobian_norm
-from keras_wd.metrics.rates import effective_damping
-from keras_wd.metrics.rates import effective_learning_rate
 from keras_wd.metrics.rotation import equilibrium_rotation
 from keras_wd.metrics.rotation import rotation
 from keras_wd.metrics.weights import Sparsity

@@ -11,7 +11,7 @@ from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
 from keras_wd.kfac.curvature import Settings
 from keras_wd.kfac.curvature import without_optimizer
-from keras_wd.kfac.report import quadratic_form
+from keras_wd.kfac.summary import quadratic_form
 from keras_wd.metrics.probing import batches_of
 from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import count_examples

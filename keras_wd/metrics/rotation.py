@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_wd.decays import L2
 from keras_wd.graph.invariance import invariant_variables
-from keras_wd.metrics.rates import length_of
-from keras_wd.metrics.rates import optimizer_of
+from keras_wd.metrics.effective_rates import length_of
+from keras_wd.metrics.effective_rates import optimizer_of
 from keras_wd.optimizers.chain import chain
 from keras_wd.optimizers.rates import decimal_of
 from keras_wd.optimizers.weight_decay import WeightDecay

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_wd.decays.decay import Decay
-from keras_wd.decays.options import anchor_values
+from keras_wd.decays.shared_options import anchor_values
 from keras_wd.ops.precision import LOW_PRECISION
 from keras_wd.where import path_of
 

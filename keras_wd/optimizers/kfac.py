@@ -20,8 +20,8 @@ from keras_wd.kfac.curvature import Settings
 from keras_wd.kfac.estimators import ESTIMATORS
 from keras_wd.optimizers.clipping import check_replicas
 from keras_wd.optimizers.clipping import clip_over_replicas
-from keras_wd.optimizers.curvature import NO_CURVATURE
-from keras_wd.optimizers.curvature import CurvatureOptimizer
+from keras_wd.optimizers.curvature_optimizer import NO_CURVATURE
+from keras_wd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_wd.optimizers.division import Division
 from keras_wd.optimizers.division import LearningRateOf
 from keras_wd.optimizers.division import check_left_to_inner

@@ -38,8 +38,8 @@ from keras_wd.optimizers.metric import StepMetric
 from keras_wd.optimizers.metric import check_metric_of
 from keras_wd.optimizers.rates import LearningRates
 from keras_wd.optimizers.rates import Rates
+from keras_wd.optimizers.saved_state import SavesState
 from keras_wd.optimizers.settings import building_its_own
-from keras_wd.optimizers.state import SavesState
 from keras_wd.optimizers.touched import TouchedRows
 
 

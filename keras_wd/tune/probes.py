@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_wd.callbacks.batches import batches_of
+from keras_wd.callbacks.probe_batches import batches_of
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 from keras_wd.optimizers.chain import chain

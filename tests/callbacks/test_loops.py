@@ -9,7 +9,7 @@ import pytest
 from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import optimizers
-from keras_wd.callbacks.batches import batches_of
+from keras_wd.callbacks.probe_batches import batches_of
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 Y = X[:, :3]

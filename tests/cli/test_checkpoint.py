@@ -7,7 +7,7 @@ from keras_wd.cli import checkpoint
 from keras_wd.cli import files
 from keras_wd.cli import history
 from keras_wd.cli import logs
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 from keras_wd.optimizers import WeightDecay
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from keras_wd.cli import config
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 
 
 def test_defaults_are_resolved():

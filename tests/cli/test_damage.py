@@ -12,7 +12,7 @@ from keras_wd.cli import checkpoint
 from keras_wd.cli import config
 from keras_wd.cli import history
 from keras_wd.cli import train
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 from tests.damage import damaged
 
 

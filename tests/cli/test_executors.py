@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from keras_wd.cli.errors import UsageError
 from keras_wd.cli.executors import ANSWER
 from keras_wd.cli.executors import local
 from keras_wd.cli.executors import on_ray
 from keras_wd.cli.executors import own_devices
+from keras_wd.cli.usage_errors import UsageError
 
 pytestmark = pytest.mark.one_backend
 

@@ -3,7 +3,7 @@ import pytest
 from keras_wd.cli import compare_flags
 from keras_wd.cli import config
 from keras_wd.cli import grid
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 
 
 def test_every_optimizer_meets_every_method_from_every_seed():

@@ -7,8 +7,8 @@ from keras_wd.callbacks import Curvature
 from keras_wd.cli import config
 from keras_wd.cli import decay_factory
 from keras_wd.cli import optimizer_factory
-from keras_wd.cli import rates
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli import rate_schedules
+from keras_wd.cli.usage_errors import UsageError
 
 pytestmark = pytest.mark.eager
 
@@ -43,7 +43,7 @@ def _rates(rate, steps):
 )
 def test_learning_rate_at_start_one_epoch_half_and_end(flags, expected):
     settings = _settings("--learning_rate=0.1", *flags)
-    rate = rates.learning_rate(settings, STEPS)
+    rate = rate_schedules.learning_rate(settings, STEPS)
     np.testing.assert_allclose(
         _rates(rate, (0, 10, 100, 200)), expected, rtol=1e-3, atol=1e-7
     )
@@ -148,7 +148,7 @@ def test_selections(text, expected):
 
 
 def decay_of(settings, model=None):
-    rate = rates.decay_rate(settings, STEPS)
+    rate = rate_schedules.decay_rate(settings, STEPS)
     return decay_factory.decay(settings, rate, model, STEPS)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from keras_wd.cli import config
 from keras_wd.cli import datasets
 from keras_wd.cli import models
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 6, 5), dtype=np.uint8)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("optuna", reason="pip install 'keras_wd[search]'")
 
 from keras_wd.cli import search  # noqa: E402
-from keras_wd.cli.errors import UsageError  # noqa: E402
+from keras_wd.cli.usage_errors import UsageError  # noqa: E402
 
 
 def settings_of(cell):

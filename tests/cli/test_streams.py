@@ -13,8 +13,8 @@ from keras_wd.cli import batches
 from keras_wd.cli import datasets
 from keras_wd.cli import streams
 from keras_wd.cli import tfds_sets
-from keras_wd.cli.errors import UsageError
 from keras_wd.cli.streams import Stream
+from keras_wd.cli.usage_errors import UsageError
 from tests.cli import made  # noqa: F401  (registers its sets)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_wd.cli import datasets
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 from tests.cli import made  # noqa: F401  (registers its sets)
 
 

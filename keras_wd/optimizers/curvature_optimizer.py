@@ -12,13 +12,13 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from keras_wd.backend import autodiff
 from keras_wd.errors import check_number
-from keras_wd.kfac import report
+from keras_wd.kfac import summary
 from keras_wd.kfac.curvature import Curvature
 from keras_wd.kfac.curvature import Settings
 from keras_wd.losses import weights_of_classes
 from keras_wd.optimizers.chain import parts
 from keras_wd.optimizers.rates import decimal_of
-from keras_wd.optimizers.state import SavesState
+from keras_wd.optimizers.saved_state import SavesState
 from keras_wd.schedules import check_rate
 
 NO_CURVATURE = (
@@ -196,7 +196,7 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         if self._curvature.registration is None:
             raise ValueError(NO_CURVATURE)
         names = [variable.path for variable in self._trainable_variables]
-        print_fn(report.table(self._curvature.registration, names))
+        print_fn(summary.table(self._curvature.registration, names))
         print_fn(self.seconds())
 
     def seconds(self) -> str:
@@ -229,11 +229,11 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)
         numbers = {"damping": self._damping_now()}
-        numbers.update(report.numbers(self._curvature))
+        numbers.update(summary.numbers(self._curvature))
         if not products:
             return numbers
-        numbers["curvature_trace"] = report.trace(self._curvature)
-        form = report.quadratic_form
+        numbers["curvature_trace"] = summary.trace(self._curvature)
+        form = summary.quadratic_form
         variables = dict(enumerate(self._trainable_variables))
         numbers["weight_norm"] = form(self._curvature, variables)
         velocities = {
@@ -288,7 +288,7 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         """
         if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)
-        return report.factors(self._curvature)
+        return summary.factors(self._curvature)
 
     def block_diagnostics(self) -> dict[str, dict[str, float]]:
         """Per block: traces of the factors, `|w|^2`, effective damping.
@@ -302,6 +302,6 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
         if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)
         damping = self._damping_now()
-        return report.blocks(
+        return summary.blocks(
             self._curvature, self._trainable_variables, damping
         )

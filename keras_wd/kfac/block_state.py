@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_wd.backend import autodiff
 from keras_wd.kfac.blocks import Block
-from keras_wd.kfac.eigenbasis import EigenBlock
+from keras_wd.kfac.eigen_block import EigenBlock
 from keras_wd.ops import packed
 
 

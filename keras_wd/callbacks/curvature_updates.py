@@ -4,8 +4,8 @@ import time
 
 import keras
 
-from keras_wd.callbacks.batches import batches_of
 from keras_wd.callbacks.counting import BatchCount
+from keras_wd.callbacks.probe_batches import batches_of
 from keras_wd.errors import check_count
 from keras_wd.errors import check_flag
 from keras_wd.optimizers.chain import parts
@@ -57,7 +57,7 @@ class Curvature(keras.callbacks.Callback):
 
     >>> import keras
     >>> import numpy as np
-    >>> from keras_wd.callbacks.curvature import Curvature
+    >>> from keras_wd.callbacks.curvature_updates import Curvature
     >>> from keras_wd.optimizers.kfac import KFAC
     >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     >>> model.compile(KFAC(0.1), "mse")

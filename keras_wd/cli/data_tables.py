@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
 from keras_wd.cli.streams import Stream
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 from keras_wd.errors import did_you_mean
 
 MOST_WORDS = 10_000  # in a column, each of which is an input of the network

@@ -12,7 +12,7 @@ import pytest
 from keras_wd.__main__ import main
 from keras_wd.cli import checkpoint
 from keras_wd.cli import config
-from keras_wd.cli import devices
+from keras_wd.cli import distribute
 from keras_wd.cli import history
 
 # What K-FAC compiles takes long with JAX.
@@ -124,15 +124,15 @@ def test_a_mistake_is_one_line_and_status_2(
     def split_cpu(count):
         raise RuntimeError("too late")
 
-    monkeypatch.setattr(devices.devices, "split_cpu", split_cpu)
-    monkeypatch.setattr(devices.devices, "available", lambda: ("cpu", 1))
+    monkeypatch.setattr(distribute.devices, "split_cpu", split_cpu)
+    monkeypatch.setattr(distribute.devices, "available", lambda: ("cpu", 1))
     assert main(["train", *flags]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
 
 
 def test_a_batch_is_divided_evenly(monkeypatch, capsys):
-    monkeypatch.setattr(devices.devices, "available", lambda: ("gpu", 3))
+    monkeypatch.setattr(distribute.devices, "available", lambda: ("gpu", 3))
     assert main(["train", "--distribute=data"]) == 2
     assert (
         "--batch_size must be a multiple of 3, the devices that share a "
@@ -162,7 +162,7 @@ if keras.backend.backend() == "tensorflow":
     def test_tensorflow_does_not_compile_what_devices_share(
         monkeypatch, capsys
     ):
-        monkeypatch.setattr(devices.devices, "available", lambda: ("gpu", 2))
+        monkeypatch.setattr(distribute.devices, "available", lambda: ("gpu", 2))
         assert main(["train", "--distribute=data", "--jit=true"]) == 2
         assert "--jit=true is not possible" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_wd import decays
-from keras_wd.callbacks.curvature import Curvature
+from keras_wd.callbacks.curvature_updates import Curvature
 from keras_wd.optimizers.kfac import KFAC
 from keras_wd.optimizers.weight_decay import WeightDecay
 from tests import catalogue

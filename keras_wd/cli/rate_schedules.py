@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from keras.optimizers import schedules as keras_schedules
 
 from keras_wd import schedules
-from keras_wd.cli.errors import UsageError
+from keras_wd.cli.usage_errors import UsageError
 
 
 def numbers(flag: str, text: str | None, kind: type, minimum: int) -> list:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import keras
 
 from keras_wd.backend import devices
-from keras_wd.cli.errors import UsageError
-from keras_wd.cli.errors import first_line
+from keras_wd.cli.usage_errors import UsageError
+from keras_wd.cli.usage_errors import first_line
 
 
 @contextlib.contextmanager
