@@ -47,17 +47,44 @@ def noise(seeds):
     adam_noise = (1 - 0.9) / (1 + 0.9)
     table = (
         # name, optimizer, decay, coupling, steps, norm, angle
-        ("SGD", SGD(0.1), 0.01, "decoupled", 8000,
-         (0.1 * root**2 / 0.02) ** 0.25, None),
-        ("SGD, momentum 0.9", SGD(0.1, 0.9), 0.01, "coupled", 8000,
-         (0.1 * root**2 / 0.002) ** 0.25, None),
-        ("AdamW", ADAM(0.01), 0.1, "decoupled", 12000,
-         (0.01 * size / 0.2) ** 0.5, None),
+        (
+            "SGD",
+            SGD(0.1),
+            0.01,
+            "decoupled",
+            8000,
+            (0.1 * root**2 / 0.02) ** 0.25,
+            None,
+        ),
+        (
+            "SGD, momentum 0.9",
+            SGD(0.1, 0.9),
+            0.01,
+            "coupled",
+            8000,
+            (0.1 * root**2 / 0.002) ** 0.25,
+            None,
+        ),
+        (
+            "AdamW",
+            ADAM(0.01),
+            0.1,
+            "decoupled",
+            12000,
+            (0.01 * size / 0.2) ** 0.5,
+            None,
+        ),
         ("Lion", LION(0.003), 0.1, "decoupled", 30000, None, None),
-        ("Adam, coupled L2", ADAM(0.003), 0.01, "coupled", 40000,
-         (0.003 * size**0.5 * root / 0.02) ** (1 / 3),
-         lambda rho: 0.003 * (size * adam_noise) ** 0.5 / rho),
-    )  # fmt: skip
+        (
+            "Adam, coupled L2",
+            ADAM(0.003),
+            0.01,
+            "coupled",
+            40000,
+            (0.003 * size**0.5 * root / 0.02) ** (1 / 3),
+            lambda rho: 0.003 * (size * adam_noise) ** 0.5 / rho,
+        ),
+    )
     for name, inner, rate, coupling, steps, norm, angle in table:
         optimizer = optimizers.WeightDecay(
             inner, decays.L2(rate, coupling=coupling)
@@ -83,9 +110,10 @@ def noise(seeds):
         layer.kernel.assign(start.astype("float32"))
         norms, angles = [], []
         read = keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda epoch, logs, norms=norms, kernel=layer.kernel:
-            norms.append(np.linalg.norm(np.array(kernel.value), axis=0))
-        )  # fmt: skip
+            on_epoch_end=lambda epoch, logs, norms=norms, kernel=layer.kernel: (
+                norms.append(np.linalg.norm(np.array(kernel.value), axis=0))
+            )
+        )
         data = np.zeros((steps // 40, 1), "float32")
         model.fit(data, data, 1, 40, 0, [read])
         for _ in range(300):
@@ -149,11 +177,19 @@ def slopes(seeds):
     fifth) in that of learning rate / decay.
     """
     for name, inner, pairs, expected in (
-        ("SGD", SGD(0.1), ((0.03, 0.1), (0.1, 0.03), (0.1, 0.1), (0.3, 0.01)),
-         0.25),
-        ("AdamW", ADAM(0.1), ((1e-3, 1.0), (3e-3, 0.3), (3e-3, 1.0),
-         (0.01, 0.1)), 0.5),
-    ):  # fmt: skip
+        (
+            "SGD",
+            SGD(0.1),
+            ((0.03, 0.1), (0.1, 0.03), (0.1, 0.1), (0.3, 0.01)),
+            0.25,
+        ),
+        (
+            "AdamW",
+            ADAM(0.1),
+            ((1e-3, 1.0), (3e-3, 0.3), (3e-3, 1.0), (0.01, 0.1)),
+            0.5,
+        ),
+    ):
         optimizer = optimizers.WeightDecay(inner, decays.L2(0.0))
         trainer = Trainer(invariant, optimizer, BATCH, PER_EPOCH)
         logs = []

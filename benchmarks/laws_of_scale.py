@@ -47,8 +47,10 @@ def transfer(seeds):
         runs = none, run(0, rate), hidden, both, moved, moved_last
         scores.append([100 * score for score, _ in runs])
         # The learning rate itself is left out: 1 / norm^2, end over start.
-        ends = [(n[-1]["hidden0/kernel"], n[0]["hidden0/kernel"])
-                for n in (none[1], hidden[1])]  # fmt: skip
+        ends = [
+            (n[-1]["hidden0/kernel"], n[0]["hidden0/kernel"])
+            for n in (none[1], hidden[1])
+        ]
         rises.append([(first / last) ** 2 for last, first in ends])
     none, last, hidden, both, moved, moved_last = np.array(scores).T
     print("  test accuracy in %:", np.mean(scores, axis=0).round(2))

@@ -179,8 +179,9 @@ def function(seeds):
             " and ".join(summary(error, ".4f") for error in errors),
             verdict(errors[1] - errors[0], high=0),
         )
-    two, one = (trained(depth, width, seeds)[3] for depth, width in
-                ((2, 4096), (1, 1)))  # fmt: skip
+    two, one = (
+        trained(depth, width, seeds)[3] for depth, width in ((2, 4096), (1, 1))
+    )
     yield (
         "size of the outputs at decay * time 1 over that at 1/4, 2 layers",
         SOURCE,

@@ -85,9 +85,12 @@ def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
 @pytest.mark.weekly(reason="a second comparison, for one row of it")
 def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
     status, out, _ = compare(
-        *FLAGS[:1], "--decays=none,decoupled", *FLAGS[2:],
-        "--rates=1e30", "--nobatch_norm",
-    )  # fmt: skip
+        *FLAGS[:1],
+        "--decays=none,decoupled",
+        *FLAGS[2:],
+        "--rates=1e30",
+        "--nobatch_norm",
+    )
     assert status == 0
     assert "with decoupled decay at 1e+30, 1 diverged" in " ".join(out.split())
     stored = tmp_path / "comparison" / "runs" / "sgd-decoupled-1e+30-seed0"
@@ -99,8 +102,13 @@ def test_a_run_that_diverges_is_told_and_the_others_go_on(compare, tmp_path):
 @pytest.mark.weekly(reason="trains what test_search.py tests in parts")
 def test_a_search_chooses_the_rates_that_are_compared(compare, tmp_path):
     pytest.importorskip("optuna", reason="pip install 'keras_wd[search]'")
-    flags = (*FLAGS, "--decays=lp", "--epochs=3", "--search=asha",
-             "--search_budget=2")  # fmt: skip
+    flags = (
+        *FLAGS,
+        "--decays=lp",
+        "--epochs=3",
+        "--search=asha",
+        "--search_budget=2",
+    )
     status, out, _ = compare(*flags)
     assert status == 0
     folder = tmp_path / "comparison"
@@ -125,12 +133,20 @@ def test_a_search_chooses_the_rates_that_are_compared(compare, tmp_path):
     # A trial that was stopped, resumed, is a run like any other.
     stage = trials[0]
     status = main(
-        ["train", "--optimizer=sgd", "--decay=lp", "--hidden_units=16",
-         "--epochs=3", "--batch_size=20", "--train_examples=300",
-         "--seed=1000000", f"--weight_decay={stage['weight_decay']}",
-         f"--learning_rate={stage['learning_rate']}",
-         f"--output_dir={tmp_path / 'plain'}"]
-    )  # fmt: skip
+        [
+            "train",
+            "--optimizer=sgd",
+            "--decay=lp",
+            "--hidden_units=16",
+            "--epochs=3",
+            "--batch_size=20",
+            "--train_examples=300",
+            "--seed=1000000",
+            f"--weight_decay={stage['weight_decay']}",
+            f"--learning_rate={stage['learning_rate']}",
+            f"--output_dir={tmp_path / 'plain'}",
+        ]
+    )
     assert status == 0
     for path in (
         folder / "search" / "sgd-lp" / "trial-000" / "history.csv",

@@ -43,8 +43,9 @@ VALUES = [
 ]
 
 
-def number(above=-math.inf, minimum=-math.inf, below=math.inf,
-           maximum=math.inf):  # fmt: skip
+def number(
+    above=-math.inf, minimum=-math.inf, below=math.inf, maximum=math.inf
+):
     def fits(value):
         return (
             isinstance(value, numbers.Real)

@@ -52,9 +52,13 @@ def trained(scale, learning_rate, rate, inner=keras.optimizers.SGD, on=None):
     )
     for _ in range(10):
         model.train_on_batch(X, Y)
-    kernels = [ops.convert_to_numpy(w) for w in (
-        model.get_layer("normalized").kernel, model.get_layer("plain").kernel
-    )]  # fmt: skip
+    kernels = [
+        ops.convert_to_numpy(w)
+        for w in (
+            model.get_layer("normalized").kernel,
+            model.get_layer("plain").kernel,
+        )
+    ]
     return *kernels, ops.convert_to_numpy(model(X, training=True))
 
 

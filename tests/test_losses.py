@@ -42,9 +42,13 @@ def compiled(model, loss, **arguments):
 
 def evaluated(model, x, y, sample_weight=None):
     logs = model.evaluate(
-        x, y, batch_size=len(x), sample_weight=sample_weight, verbose=0,
+        x,
+        y,
+        batch_size=len(x),
+        sample_weight=sample_weight,
+        verbose=0,
         return_dict=True,
-    )  # fmt: skip
+    )
     return logs["loss"]
 
 
@@ -188,9 +192,10 @@ REDUCTIONS = ["sum", "mean", "mean_with_sample_weight", "sum_over_batch_size"]
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("ignored", [None, 2])
 @pytest.mark.parametrize(
-    "weight", [None, TOKEN_WEIGHTS, TOKEN_WEIGHTS[:, :1]],
+    "weight",
+    [None, TOKEN_WEIGHTS, TOKEN_WEIGHTS[:, :1]],
     ids=["unweighted", "tokens", "sequences"],
-)  # fmt: skip
+)
 def test_masks_weights_and_reductions(reduction, ignored, weight):
     model = tagger("float32", reduction, ignore_class=ignored)
     expected = evaluated(model, IDS, TAGS, weight)

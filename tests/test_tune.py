@@ -175,9 +175,15 @@ def test_short_runs_of_a_network():
 def test_given_decays_and_a_given_length():
     data, validation = problem()
     found = tune.predict_weight_decay(
-        model_fn, data, 100, validation, weight_decays=(1.0, 0.01, 0.1),
-        probe_steps=16, batch_size=20, measurements=8,
-    )  # fmt: skip
+        model_fn,
+        data,
+        100,
+        validation,
+        weight_decays=(1.0, 0.01, 0.1),
+        probe_steps=16,
+        batch_size=20,
+        measurements=8,
+    )
     assert [probe.weight_decay for probe in found.probes] == [0.01, 0.1, 1.0]
     assert found.probe_steps == 16
 
@@ -187,9 +193,15 @@ def test_given_decays_and_a_given_length():
 def test_short_runs_around_a_decay_that_was_scaled():
     data, validation = problem()
     found = tune.predict_weight_decay(
-        model_fn, data, 60, validation, weight_decays=0.1,
-        probe_steps=8, batch_size=20, measurements=8,
-    )  # fmt: skip
+        model_fn,
+        data,
+        60,
+        validation,
+        weight_decays=0.1,
+        probe_steps=8,
+        batch_size=20,
+        measurements=8,
+    )
     decays = [probe.weight_decay for probe in found.probes]
     assert {0.01, 0.0316, 0.1, 0.316, 1.0} <= set(decays)
 
@@ -252,10 +264,16 @@ def test_the_command_writes_a_picture_and_the_numbers(
 ):
     monkeypatch.chdir(tmp_path)
     status = main(
-        ["tune", "--epochs=12", "--hidden_units=32", "--runs=1",
-         "--learning_rate=0.3", "--probe_weight_decays=0.1,0.01,0.001",
-         "--output_dir=out"]
-    )  # fmt: skip
+        [
+            "tune",
+            "--epochs=12",
+            "--hidden_units=32",
+            "--runs=1",
+            "--learning_rate=0.3",
+            "--probe_weight_decays=0.1,0.01,0.001",
+            "--output_dir=out",
+        ]
+    )
     out = capsys.readouterr().out
     document = json.loads((tmp_path / "out" / "tune.json").read_text())
     assert status == (0 if document["weight_decay"] is not None else 1)

@@ -48,5 +48,5 @@ def always_fused() -> bool:
 
 
 def writes_terms_of_sums() -> bool:
-    """Whether a long sum first writes its terms; no need to ask here."""
+    """Whether a long sum first writes its terms into memory."""
     return False

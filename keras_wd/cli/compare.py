@@ -175,9 +175,12 @@ def _search(own, shared, epochs, folder):
         workers = min(own.workers, len(jobs))
         with _progress() as progress:
             search.run(
-                searches, jobs, executors.EXECUTORS[own.executor], workers,
+                searches,
+                jobs,
+                executors.EXECUTORS[own.executor],
+                workers,
                 progress,
-            )  # fmt: skip
+            )
     outcomes = [one.outcome for one in searches]
     search.write_table(outcomes, os.path.join(folder, search.TABLE))
     for outcome in outcomes:

@@ -84,10 +84,14 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
     for one in outcomes:
         best = one.best
         for flag, name, limits, rate in (
-            ("learning_rates", "learning rate", one.space.learning_rate,
-             best.learning_rate),
+            (
+                "learning_rates",
+                "learning rate",
+                one.space.learning_rate,
+                best.learning_rate,
+            ),
             ("rates", "rate", one.space.weight_decay, best.weight_decay),
-        ):  # fmt: skip
+        ):
             if limits is None or rate is None:
                 continue
             low, high = limits
@@ -299,10 +303,18 @@ def write_table(outcomes: Sequence[Outcome], path: str) -> None:
         with open(draft, "w", newline="", encoding="utf-8") as file:
             lines = csv.writer(file)
             lines.writerow(
-                ["optimizer", "method", "trial", "learning_rate",
-                 "weight_decay", "epochs", "val_accuracy", "val_loss",
-                 "status"]
-            )  # fmt: skip
+                [
+                    "optimizer",
+                    "method",
+                    "trial",
+                    "learning_rate",
+                    "weight_decay",
+                    "epochs",
+                    "val_accuracy",
+                    "val_loss",
+                    "status",
+                ]
+            )
             for outcome in outcomes:
                 for trial in outcome.trials:
                     lines.writerow(_line(outcome, trial))

@@ -245,8 +245,13 @@ def _draw_best(prediction, panel):
     if not len(prediction.best_steps):
         panel.set_visible(False)
         return
-    panel.plot(prediction.best_steps, prediction.best_decays, "o", ms=3,
-               label="in the short runs")  # fmt: skip
+    panel.plot(
+        prediction.best_steps,
+        prediction.best_decays,
+        "o",
+        ms=3,
+        label="in the short runs",
+    )
     if prediction.weight_decay is None:
         return
     ages = [int(prediction.best_steps[-1]), prediction.steps]

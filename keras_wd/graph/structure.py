@@ -265,17 +265,30 @@ class _Reader:
         return specs
 
     def _add(
-        self, operation, name, scope, inputs, shapes, options, inference,
+        self,
+        operation,
+        name,
+        scope,
+        inputs,
+        shapes,
+        options,
+        inference,
         node=None,
-    ):  # fmt: skip
+    ):
         outputs = tuple(next(self._numbers) for _ in shapes)
         self.shapes.update(zip(outputs, shapes, strict=True))
         self.steps.append(
             Step(
-                operation, name, scope, tuple(inputs), outputs, options,
-                inference, node,
+                operation,
+                name,
+                scope,
+                tuple(inputs),
+                outputs,
+                options,
+                inference,
+                node,
             )
-        )  # fmt: skip
+        )
         return outputs
 
 

@@ -2,11 +2,12 @@
 
 A batch goes from `fit` to the factors through these files:
 
-    callbacks/curvature_updates.py  takes a batch when it is time
-    optimizers/curvature_optimizer.py builds the optimizer for the model
-    kfac/curvature.py       finds the program for the compiled loss
-    kfac/measurement.py     forwards, backwards, into the running averages
-    kfac/readers.py         what one layer's inputs and gradients amount to
+    callbacks/curvature_updates.py      takes a batch when it is time
+    optimizers/curvature_optimizer.py   builds the optimizer for the model
+    kfac/curvature.py                   finds the program for the loss
+    kfac/measurement.py                 forwards, backwards, into the averages
+    kfac/readers.py                     what one layer's inputs and gradients
+                                        amount to
 """
 
 import dataclasses

@@ -21,8 +21,9 @@ from tests.training import network
 pytestmark = pytest.mark.eager
 
 
-def drops(losses, accuracies=None, every=10, delay=0.0, rate=0.1, eta=1.0,
-          patience=2):  # fmt: skip
+def drops(
+    losses, accuracies=None, every=10, delay=0.0, rate=0.1, eta=1.0, patience=2
+):
     """The measurements, from 1, at which the decay drops."""
     history, found = History(), []
     accuracies = accuracies or [math.nan] * len(losses)
@@ -107,9 +108,14 @@ def flat_run(epochs=1, model=None, initial_epoch=0, **arguments):
         (x[:16], y[:16]), **{"every": 2, "delay": 0.0, **arguments}
     )
     history = model.fit(
-        x, y, batch_size=16, epochs=epochs, initial_epoch=initial_epoch,
-        verbose=0, callbacks=[callback],
-    )  # fmt: skip
+        x,
+        y,
+        batch_size=16,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        verbose=0,
+        callbacks=[callback],
+    )
     return model, history.history["weight_decay"]
 
 

@@ -28,9 +28,14 @@ def network(optimizer, **arguments):
 def fit(model, callback, epochs=1, y=Y, **arguments):
     more = callback if isinstance(callback, list) else [callback]
     return model.fit(
-        X, y, batch_size=4, epochs=epochs, verbose=0, callbacks=more,
+        X,
+        y,
+        batch_size=4,
+        epochs=epochs,
+        verbose=0,
+        callbacks=more,
         **arguments,
-    ).history  # fmt: skip
+    ).history
 
 
 def flat():
@@ -208,9 +213,9 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path, order):
 def test_validation_may_have_its_own_period():
     model = network(flat())
     callback = callbacks.ReduceDecayOnPlateau(factor=0.5, patience=2)
-    rates = fit(
-        model, callback, 8, validation_data=(X, Y), validation_freq=2
-    )["weight_decay"]  # fmt: skip
+    rates = fit(model, callback, 8, validation_data=(X, Y), validation_freq=2)[
+        "weight_decay"
+    ]
     # Judged after epochs 2, 4 and 6.
     assert rates == pytest.approx([0.1] * 6 + [0.05] * 2)
 

@@ -33,9 +33,14 @@ def fit(model, optimizer, callback, epochs=2, more=(), **arguments):
     model.compile(optimizer, loss, jit_compile=jit, **arguments)
     x, y = data()
     return model.fit(
-        x, y, epochs=epochs, batch_size=16, verbose=0, shuffle=False,
+        x,
+        y,
+        epochs=epochs,
+        batch_size=16,
+        verbose=0,
+        shuffle=False,
         callbacks=[*more, callback],
-    ).history  # fmt: skip
+    ).history
 
 
 def test_the_logs_are_the_metrics_at_the_end_of_the_epoch(tmp_path):
@@ -91,9 +96,11 @@ def test_kfac_has_an_effective_damping():
         optimizers.KFAC(0.01, damping=0.02), decays.L2(0.1)
     )
     logs = fit(
-        model, optimizer, callbacks.Mechanisms(x),
+        model,
+        optimizer,
+        callbacks.Mechanisms(x),
         more=[callbacks.Curvature(x)],
-    )  # fmt: skip
+    )
     found = metrics.effective_damping(model)["net/body/kernel"]
     assert logs["effective_damping"][-1] == pytest.approx(found)
     assert logs["effective_learning_rate"] == pytest.approx([0.01] * 2)
@@ -105,8 +112,12 @@ def test_what_does_not_apply_is_not_logged():
     model = keras.Sequential([keras.Input((8,)), layers.Dense(3)])
     logs = fit(model, keras.optimizers.Adam(), callbacks.Mechanisms(data()[0]))
     assert set(logs) == {
-        "loss", "weight_norm", "zeros", "sparsity", "jacobian_norm",
-    }  # fmt: skip
+        "loss",
+        "weight_norm",
+        "zeros",
+        "sparsity",
+        "jacobian_norm",
+    }
 
 
 class Subclassed(keras.Model):
@@ -198,7 +209,7 @@ def test_token_ids_and_several_outputs():
     y = [np.ones((16, 1)), np.ones((16, 2))]
     logs = model.fit(
         x, y, verbose=0, callbacks=[callbacks.Mechanisms(x)]
-    ).history  # fmt: skip
+    ).history
     embedded = keras.Input((6, 4))
     h = embedded
     for layer in model.layers[2:5]:

@@ -85,6 +85,8 @@ def test_what_does_not_fit():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="has scale-invariant weights"):
         model.fit(
-            data()[0], np.zeros((64, 3)), verbose=0,
+            data()[0],
+            np.zeros((64, 3)),
+            verbose=0,
             callbacks=[callbacks.NormTransfer()],
-        )  # fmt: skip
+        )

@@ -60,8 +60,14 @@ def test_larger_is_better_for_accuracies():
 
 def test_the_cooldown_does_not_count():
     assert rates([1] * 7, patience=1, cooldown=2) == [
-        1, 1, 0.5, 0.5, 0.5, 0.25, 0.25,
-    ]  # fmt: skip
+        1,
+        1,
+        0.5,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]
 
 
 def test_the_minimum_holds():

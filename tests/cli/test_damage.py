@@ -85,10 +85,16 @@ def test_a_damaged_description_stops_train_and_compare(
     shutil.move(run, folder / "runs" / "sgd-none-seed0")
     compare = ["--optimizers=sgd", "--decays=none", "--seeds=1", "--epochs=1"]
     assert_refused(
-        ["compare", *compare, f"--output_dir={folder}",
-         f"--data_dir={data_dir}"],
-        name, folder, capsys,
-    )  # fmt: skip
+        [
+            "compare",
+            *compare,
+            f"--output_dir={folder}",
+            f"--data_dir={data_dir}",
+        ],
+        name,
+        folder,
+        capsys,
+    )
 
 
 @pytest.mark.slow(reason="a whole run")

@@ -34,12 +34,26 @@ def test_nan_is_a_number_that_was_measured(tmp_path):
 
 def test_a_picture_of_a_course_with_gaps(tmp_path):
     rows = [
-        {"epoch": 0.0, "loss": 1.0, "val_loss": 1.0, "accuracy": 0.5,
-         "val_accuracy": 0.5, "zeros": 0.0, "sparsity": 0.0,
-         "weight_norm": 1.0, "learning_rate": 0.1},
-        {"epoch": 1.0, "loss": 0.5, "zeros": 0.0, "accuracy": 0.6,
-         "sparsity": 0.0, "learning_rate": 0.1},
-    ]  # fmt: skip
+        {
+            "epoch": 0.0,
+            "loss": 1.0,
+            "val_loss": 1.0,
+            "accuracy": 0.5,
+            "val_accuracy": 0.5,
+            "zeros": 0.0,
+            "sparsity": 0.0,
+            "weight_norm": 1.0,
+            "learning_rate": 0.1,
+        },
+        {
+            "epoch": 1.0,
+            "loss": 0.5,
+            "zeros": 0.0,
+            "accuracy": 0.6,
+            "sparsity": 0.0,
+            "learning_rate": 0.1,
+        },
+    ]
     path = tmp_path / "picture.png"
     picture.draw(rows, str(path), "a run", 0.5)
     assert path.read_bytes().startswith(b"\x89PNG")

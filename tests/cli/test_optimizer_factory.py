@@ -189,12 +189,14 @@ def test_a_fixed_norm_needs_a_normalization():
         (["--decay=lp", "--late", "--touched_rows"], {"late": True}),
         (["--decay=l1", "--touched_rows"], {"touched_rows": True}),
         (["--decay=l2", "--anchor=start"], {"anchor": "start"}),
-        (["--decay=group_lasso", "--metric=optimizer"],
-         {"metric": "optimizer"}),
+        (
+            ["--decay=group_lasso", "--metric=optimizer"],
+            {"metric": "optimizer"},
+        ),
         (["--decay=l2", "--layerwise"], {"layerwise": True}),
         (["--decay=l2"], {"cautious": False, "anchor": None}),
     ],
-)  # fmt: skip
+)
 def test_options_of_a_rule(flags, expected):
     decay = decay_of(_settings(*flags))
     assert {name: getattr(decay, name) for name in expected} == expected
@@ -203,16 +205,22 @@ def test_options_of_a_rule(flags, expected):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--decay=group_lasso", "--cautious"],
-         "--cautious applies only with --decay=l2, l1 or lp"),
-        (["--decay=l2", "--cautious", "--coupling=coupled"],
-         "`cautious` must be False for a coupled decay"),
+        (
+            ["--decay=group_lasso", "--cautious"],
+            "--cautious applies only with --decay=l2, l1 or lp",
+        ),
+        (
+            ["--decay=l2", "--cautious", "--coupling=coupled"],
+            "`cautious` must be False for a coupled decay",
+        ),
         (["--decay=l2", "--anchor=nowhere.keras"], "`anchor` must be None"),
         (["--decay=l1", "--metric=l2"], "`metric` must be one of"),
-        (["--decay=l2", "--layerwise", "--decay_schedule=proportional"],
-         "--layerwise applies only with --decay_schedule=constant"),
+        (
+            ["--decay=l2", "--layerwise", "--decay_schedule=proportional"],
+            "--layerwise applies only with --decay_schedule=constant",
+        ),
     ],
-)  # fmt: skip
+)
 def test_options_that_do_not_go_together(flags, message):
     with pytest.raises(UsageError, match=message):
         _settings(*flags)

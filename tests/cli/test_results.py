@@ -16,8 +16,17 @@ from keras_wd.cli.grid import Cell
 from tests import pages
 
 
-def run(method, seed, accuracy, optimizer="sgd", rate=0.1, status="done",
-        sparsity=0.0, course=(4.0, 2.0), **numbers):  # fmt: skip
+def run(
+    method,
+    seed,
+    accuracy,
+    optimizer="sgd",
+    rate=0.1,
+    status="done",
+    sparsity=0.0,
+    course=(4.0, 2.0),
+    **numbers,
+):
     """A run as `results.read` returns it."""
     epochs = [
         {
@@ -185,11 +194,16 @@ def test_the_mechanism_that_moved_is_named(optimizer, effect, expected):
     ((name, (without, with_decay)),) = effect.items()
     steady = {"jacobian_norm": 1.0}
     runs = [
-        *seeds("none", (0.8, 0.9), optimizer=optimizer,
-               **{**steady, name: without}),
-        *seeds("decoupled", (0.8, 0.9), optimizer=optimizer,
-               **{**steady, name: with_decay}),
-    ]  # fmt: skip
+        *seeds(
+            "none", (0.8, 0.9), optimizer=optimizer, **{**steady, name: without}
+        ),
+        *seeds(
+            "decoupled",
+            (0.8, 0.9),
+            optimizer=optimizer,
+            **{**steady, name: with_decay},
+        ),
+    ]
     (sentence,) = sentences(runs).mechanisms
     assert f"acted through the {expected}" in sentence
     assert f"{with_decay / without:.2g} times" in sentence

@@ -196,12 +196,14 @@ sys.exit(main([*flags, f"--dataset={large}", f"--stream={stream}",
 
 
 def _photos_of_300_megabytes():
-    keras.Sequential([
-        keras.Input((256, 256, 3)),
-        keras.layers.AveragePooling2D(64),
-        keras.layers.Flatten(),
-        keras.layers.Dense(2),
-    ]).save("tiny.keras")  # fmt: skip
+    keras.Sequential(
+        [
+            keras.Input((256, 256, 3)),
+            keras.layers.AveragePooling2D(64),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    ).save("tiny.keras")
     pixels = np.zeros((256, 256, 3), np.uint8)
     for size, count in ("small", 40), ("large", 1500):
         for number in range(count):
@@ -235,8 +237,10 @@ def test_a_set_larger_than_the_memory_is_trained_on(
     def status(stream):
         return subprocess.run(
             [sys.executable, "-c", IN_LITTLE_MEMORY, stream, *arguments],
-            capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
 
     streamed = status("true")
     assert streamed.returncode == 0, streamed.stderr[-2000:]

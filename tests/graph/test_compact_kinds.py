@@ -96,8 +96,9 @@ def test_an_einsum_may_be_a_dense_layer(bias):
     """Without a bias it gets one, for the constants that were removed."""
 
     def build(x):
-        x = layers.EinsumDense("nta,ab->ntb", (6, 4), "relu", name="a",
-                               bias_axes="b")(x)  # fmt: skip
+        x = layers.EinsumDense(
+            "nta,ab->ntb", (6, 4), "relu", name="a", bias_axes="b"
+        )(x)
         return layers.EinsumDense(
             "...b,bc->...c", 2, bias_axes=bias, name="out"
         )(x)

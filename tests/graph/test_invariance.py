@@ -169,9 +169,12 @@ def test_the_numbers_refute_a_wrong_structure():
 
 def test_explain_says_what_decay_does_to_every_weight():
     model = sequential(
-        conv(), BN(name="norm"), layers.ReLU(name="relu"), layers.Flatten(),
+        conv(),
+        BN(name="norm"),
+        layers.ReLU(name="relu"),
+        layers.Flatten(),
         layers.Dense(2, name="head"),
-    )  # fmt: skip
+    )
     explanation = graph.explain(model)
     found = {
         "/".join(row.weight.split("/")[-2:]): (row.effect, row.reason)

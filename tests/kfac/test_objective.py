@@ -37,7 +37,7 @@ def factors(
     ]
 
 
-def agree(found, expected, rtol=1e-5, atol=1e-7):
+def assert_agree(found, expected, rtol=1e-5, atol=1e-7):
     for ours, others in zip(found, expected, strict=True):
         for one, other in zip(ours, others, strict=True):
             np.testing.assert_allclose(one, other, rtol=rtol, atol=atol)
@@ -78,7 +78,7 @@ def test_the_factors_of_a_linear_layer_are_exact(reduction, estimator):
             estimator=estimator,
         )
         c = REDUCTIONS[reduction](np.ones(6) if weights is None else W)
-        agree(found, exact(X, c, metric))
+        assert_agree(found, exact(X, c, metric))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_class_weights_count_as_in_fit(y):
     optimizer.update_curvature(model, X, y, class_weight=given, invert=False)
     (found,) = optimizer.factors().values()
     expected = factors(model, X, y, weights, loss, "empirical")
-    agree([(found["input_factor"], found["output_factor"])], expected)
+    assert_agree([(found["input_factor"], found["output_factor"])], expected)
     plain = factors(model, X, y, None, loss, "empirical")
     assert np.abs(expected[0][1] - plain[0][1]).max() > 0.01
 
@@ -133,7 +133,7 @@ def test_padding_changes_nothing(estimator, weighted):
         factors(*padded(extra), weights, loss=MSE(), estimator=estimator)
         for extra in (4, 0)
     )
-    agree(found, expected)
+    assert_agree(found, expected)
 
 
 def test_padded_tokens_of_a_classifier_do_not_enter():
@@ -150,7 +150,7 @@ def test_padded_tokens_of_a_classifier_do_not_enter():
         x = np.pad(x, ((0, 0), (0, extra)))
         return factors(model, x, loss=SPARSE(from_logits=True))
 
-    agree(of(4), of(0))
+    assert_agree(of(4), of(0))
 
 
 @pytest.mark.parametrize("sharing", ["expand", "reduce"])
@@ -158,7 +158,7 @@ def test_examples_of_weight_zero_change_nothing(sharing):
     x = np.concatenate([X, 100 * X])
     weights = np.repeat(np.float32([1, 0]), 6)
     loss = MSE(reduction="sum")
-    agree(
+    assert_agree(
         factors(mlp(4, 3), x, weights=weights, loss=loss, sharing=sharing),
         factors(mlp(4, 3), X, loss=loss, sharing=sharing),
     )
@@ -171,7 +171,7 @@ def test_ignored_classes_change_nothing(estimator):
     y = np.random.default_rng(0).integers(0, 3, (4, 9))
     y[:, 5:] = -1
     loss = SPARSE(from_logits=True, ignore_class=-1)
-    agree(
+    assert_agree(
         factors(model, x, y, loss=loss, estimator=estimator),
         factors(model, x[:, :5], y[:, :5], loss=loss, estimator=estimator),
     )
@@ -192,7 +192,7 @@ def test_an_output_of_rank_one_is_a_column(estimator):
     model = mlp(4, 1)
     flat = keras.Model(model.inputs, ops.squeeze(model.outputs[0], -1))
     y = Y[:, :1]
-    agree(
+    assert_agree(
         factors(flat, X, y[:, 0], loss=MSE(), estimator=estimator),
         factors(model, X, y, loss=MSE(), estimator=estimator),
     )
@@ -236,7 +236,7 @@ def test_an_output_without_loss_has_no_curvature(estimator):
     found = of_branches(["mse", None], estimator=estimator)
     alone = of_branches("mse", 0, estimator=estimator)
     # Keras runs the second output's layer first.
-    agree([found[0], found[2]], alone)
+    assert_agree([found[0], found[2]], alone)
     assert not found[1][1].any()
 
 
@@ -317,7 +317,7 @@ def test_cross_entropy_has_its_fisher_as_gauss_newton_matrix(smoothing):
         from_logits=True, label_smoothing=smoothing
     )
     y = np.eye(3, dtype="float32")[LABELS]
-    agree(
+    assert_agree(
         factors(
             mlp(4, 3),
             X,
@@ -396,7 +396,9 @@ def pooled():
 def test_reduce_is_exact_where_rows_are_averaged():
     x = array(3, 6, 5, 4)
     found = factors(pooled(), x, loss=MSE(), sharing="reduce")
-    agree(found, exact(x.mean(axis=1), np.full(6, 1 / 6), np.eye(3) * 2 / 3))
+    assert_agree(
+        found, exact(x.mean(axis=1), np.full(6, 1 / 6), np.eye(3) * 2 / 3)
+    )
     different = factors(pooled(), x, loss=MSE())
     assert np.abs(different[0][0] - found[0][0]).max() > 0.1
 
@@ -408,7 +410,7 @@ def test_expand_is_exact_where_every_row_has_a_loss():
     for own in (None, weights):
         c = np.full((6, 5), 1 / 30) if own is None else own / 30
         found = factors(model, x, weights=own, loss=MSE())
-        agree(found, exact(x, c, np.eye(3) * 2 / 3))
+        assert_agree(found, exact(x, c, np.eye(3) * 2 / 3))
 
 
 def test_reduce_of_convolutions_and_embeddings():
@@ -420,7 +422,7 @@ def test_reduce_of_convolutions_and_embeddings():
         x.astype("float64"), (2, 2), (1, 1), "valid", (1, 1)
     )
     rows = rows.reshape(4, 20, -1).mean(axis=1)
-    agree(found, exact(rows, np.full(4, 1 / 4), np.eye(3) * 2 / 3))
+    assert_agree(found, exact(rows, np.full(4, 1 / 4), np.eye(3) * 2 / 3))
     ids = np.random.default_rng(0).integers(0, 5, (6, 4))
     stack = [keras.Input((4,), dtype="int32"), layers.Embedding(5, 3)]
     model = keras.Sequential([*stack, layers.GlobalAveragePooling1D()])

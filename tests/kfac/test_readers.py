@@ -109,6 +109,7 @@ QUICK = (
 )
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "case", catalogue.quick({**CONVOLUTIONS, **MATRICES}, *QUICK)

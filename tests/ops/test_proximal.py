@@ -85,6 +85,7 @@ def grid():
     return np.float32(np.concatenate([[0.0], positive, -positive]))
 
 
+@pytest.mark.few_cases(3)
 @FUSED
 @ALL_P
 def test_prox_is_the_minimiser(p, fused):

@@ -147,6 +147,7 @@ BEFORE = {
 }
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("name", BEFORE)
 def test_before_building_it_acts_as_in_keras(name):
     found = []
@@ -157,6 +158,7 @@ def test_before_building_it_acts_as_in_keras(name):
         assert_close(a, b, 1e-6)
 
 
+@pytest.mark.few_cases(3)
 @pytest.mark.parametrize("name", CHANGES)
 def test_after_building_it_acts_as_in_keras(name):
     found = []

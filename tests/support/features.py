@@ -38,9 +38,15 @@ def compiled(subject, model=None, optimizer=None, **arguments):
 def fitted(subject, model, *callbacks, batch=BATCH, epochs=1, first=0):
     """Train on the batches in order; returns the weights."""
     model.fit(
-        X, Y, batch, epochs, 0, [*subject.callbacks(), *callbacks],
-        shuffle=False, initial_epoch=first,
-    )  # fmt: skip
+        X,
+        Y,
+        batch,
+        epochs,
+        0,
+        [*subject.callbacks(), *callbacks],
+        shuffle=False,
+        initial_epoch=first,
+    )
     return model.get_weights()
 
 

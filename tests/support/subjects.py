@@ -94,8 +94,9 @@ def named(kind, with_model=False, **more):
         arguments = {"learning_rate": 0.1, **arguments}
         return kind(*first, weight_decay=rate, **arguments)
 
-    return Subject(make, lambda m: make(m, use_ema=True, ema_momentum=0.9),
-                   **more)  # fmt: skip
+    return Subject(
+        make, lambda m: make(m, use_ema=True, ema_momentum=0.9), **more
+    )
 
 
 def kfac(learning_rate=0.1, **arguments):
