@@ -7,6 +7,8 @@ import re
 import pytest
 
 from keras_wd.__main__ import main
+from keras_wd.cli import executors
+from keras_wd.cli import worker
 from tests.pages import Page
 
 pytestmark = pytest.mark.one_backend
@@ -190,6 +192,9 @@ def test_a_search_chooses_the_rates_that_are_compared(compare, tmp_path):
         (["--weight_decay=3"], "comparison varies. Use --rates"),
         (["--epoch=3"], "--epoch=3 is not a flag of compare. .*'--epochs'"),
         (["--epochs"], "--epochs needs a value, as in --epochs=VALUE"),
+        (["--dataset", "t.csv"], "--dataset=.*t.csv does not exist"),
+        (["t.csv"], "'t.csv' is not a flag; flags look like --dataset"),
+        (["--model=no.keras"], "--model=.*no.keras does not exist"),
         (["--epochs=0"], "--epochs must be a positive integer"),
         (["--dataset=digist"], "--dataset=digist is not a data set"),
         (["--output_dir=file"], "--output_dir=.*file.* is a file"),
@@ -213,6 +218,21 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert errors.startswith("keras-wd compare: ")
     assert re.search(message, errors), errors
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_first_run_refuses_ends_the_comparison(
+    compare, tmp_path, monkeypatch
+):
+    def here(jobs, workers):
+        while jobs:
+            job = jobs.pop(0)
+            yield job[1], worker.run(*job)
+
+    monkeypatch.setitem(executors.EXECUTORS, "local", here)
+    status, _, errors = compare(*FLAGS, "--where=layer('none')")
+    assert status == 2
+    assert "--where=layer('none') with --decay=lp: " in errors
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_lists_the_flags(compare):

@@ -63,9 +63,7 @@ def parse(
     except flags.Error as error:
         raise UsageError(first_line(error)) from error
     if rest:
-        raise UsageError(
-            f"{rest[0]!r} is not a flag; flags look like --epochs=10"
-        )
+        raise _no_flag(rest[0])
     _check(values, _TABLES[command])
     return {name for name in values if values[name].present > before[name]}
 
@@ -81,7 +79,7 @@ def split(
 
     Args:
         own: the flags of the command itself.
-        arguments: the command line; values are given as in --name=value.
+        arguments: the command line.
         refused: names of flags of `train`, and what is said of them.
         defaults: of flags of `train` that are not given.
         command: its name.
@@ -91,9 +89,11 @@ def split(
     """
     train = define(TRAIN)
     mine, passed, given = [], [], set()
-    for argument in arguments:
+    for argument in _joined(arguments, (own, train)):
         name = argument.lstrip("-").partition("=")[0]
         plain = name if name in train else name.removeprefix("no")
+        if not argument.startswith("-"):
+            raise _no_flag(argument)
         if name in own:
             mine.append(argument)
         elif plain in refused:
@@ -109,6 +109,28 @@ def split(
     _check_needs(own, parse(own, mine, command), _TABLES[command])
     missing = [name for name in defaults if name not in given]
     return passed + [f"--{name}={defaults[name]}" for name in missing]
+
+
+def _joined(arguments, tables):
+    """The arguments, with `--name value` in one piece."""
+    whole = []
+    for argument in arguments:
+        before = whole[-1] if whole else ""
+        name = before.lstrip("-")
+        takes_value = before.startswith("-") and any(
+            name in flags and not flags[name].boolean for flags in tables
+        )
+        if takes_value and not argument.startswith("-"):
+            whole[-1] = f"{before}={argument}"
+        else:
+            whole.append(argument)
+    return whole
+
+
+def _no_flag(argument):
+    return UsageError(
+        f"{argument!r} is not a flag; flags look like --dataset=digits"
+    )
 
 
 def _check_needs(values, given, table):

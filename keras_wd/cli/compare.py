@@ -3,6 +3,7 @@
 import math
 import os
 import shlex
+import shutil
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -15,10 +16,12 @@ from keras_wd.cli import files
 from keras_wd.cli import grid
 from keras_wd.cli import history
 from keras_wd.cli import html_report
+from keras_wd.cli import models
 from keras_wd.cli import optimizer_factory
 from keras_wd.cli import report
 from keras_wd.cli import results
 from keras_wd.cli import search
+from keras_wd.cli import worker
 from keras_wd.cli.rate_schedules import numbers
 from keras_wd.cli.usage_errors import UsageError
 from keras_wd.cli.usage_errors import require
@@ -46,6 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = {cell: _settings(cell, shared) for cell in cells}
     first = settings[cells[0]]
     data = datasets.for_run(first)
+    models.check(first["model"], data)
     folder = os.path.abspath(own.output_dir)
     outcomes = []
     if own.search == "none":
@@ -54,8 +58,14 @@ def main(arguments: Sequence[str]) -> int:
         outcomes = _search(own, shared, first["epochs"], folder)
         cells = _cells(own, outcomes)
         settings = {cell: _settings(cell, shared) for cell in cells}
+    is_new = not os.path.exists(folder)
     files.make_folder(folder, "comparison")
-    problems = _compute(own, settings, folder)
+    try:
+        problems = _compute(own, settings, folder)
+    except UsageError as error:
+        if is_new and worker.LOG not in str(error):
+            shutil.rmtree(folder)
+        raise
     runs = [
         results.read(cell, where, problems.get(where, ""))
         for cell in cells
@@ -206,7 +216,12 @@ def _progress():
 
 
 def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
-    """Do all runs that are not done; returns what was wrong, by folder."""
+    """Do all runs that are not done; returns what was wrong, by folder.
+
+    Raises:
+        UsageError: if a method cannot be trained with this model and data,
+            which a run of each that ends before its first epoch finds out.
+    """
     jobs: list[executors.Job] = []
     for cell, wanted in settings.items():
         where = results.folder_of(cell, folder)
@@ -228,9 +243,19 @@ def _compute(own, settings: Mapping, folder: str) -> dict[str, str]:
         if where not in missing:
             leader.add(results.read(cell, where, ""))
     compute = executors.EXECUTORS[own.executor]
+    tried = {cell_of[job[1]].method: job for job in reversed(jobs)}
+    trials = {job[1]: job for job in tried.values()}
+    jobs = [(*job, 0) for job in trials.values()] + [
+        job for job in jobs if job[1] not in trials
+    ]
     with _progress() as progress:
         task = progress.add_task("training", total=len(jobs))
         for where, problem in compute(jobs, min(own.workers, len(jobs))):
+            if where in trials:
+                jobs.append(trials.pop(where))
+                if problem:
+                    raise UsageError(problem)
+                continue
             name = os.path.basename(where)
             if problem:
                 problems[where] = problem

@@ -137,6 +137,12 @@ def for_run(settings: Mapping, loaded: DataSet | None = None) -> DataSet:
     if settings["augment"] == "true" and not data.is_of_images:
         raise UsageError("--augment=true needs images")
     data = few(data, settings["train_examples"], settings["seed"])
+    if settings["batch_size"] > len(data.train):
+        raise UsageError(
+            f"--batch_size must be at most {len(data.train)}, the training "
+            f"examples of {data.name}. Received: "
+            f"--batch_size={settings['batch_size']}"
+        )
     if settings["standardise"]:
         return data
     return dataclasses.replace(

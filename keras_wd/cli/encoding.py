@@ -72,13 +72,17 @@ def _inputs(name, x):
         raise UsageError(
             f"--dataset={name} has inputs that are NaN or infinite"
         )
-    if isinstance(x, Stream):
-        if x.dtype == "float64":
-            x = x.mapped(lambda rows: rows.astype("float32"), x.shape[1:], "f4")
+    shape = (*x.shape[1:], 1) if x.ndim == 3 else x.shape[1:]
+    dtype = np.dtype("float32") if x.dtype == "float64" else x.dtype
+
+    def converted(rows):
+        return rows.astype(dtype, copy=False).reshape(-1, *shape)
+
+    if not isinstance(x, Stream):
+        return converted(x)
+    if (x.shape[1:], x.dtype) == (shape, dtype):
         return x
-    if x.dtype == "float64":
-        x = x.astype("float32")
-    return x[..., None] if x.ndim == 3 else x
+    return x.mapped(converted, shape, dtype)
 
 
 def _is_finite(x):

@@ -39,13 +39,9 @@ def make(settings: Mapping, data: DataSet) -> keras.Model:
         UsageError: if it cannot be loaded or does not fit the data.
     """
     name = settings["model"]
+    check(name, data)
     if networks.is_file(name):
         return _load(name, data)
-    if name != "mlp" and not data.is_of_images:
-        raise UsageError(
-            f"--model={name} needs images, and {data.name} has rows of "
-            f"{data.input_shape[0]} columns. Use --model=mlp"
-        )
     design = networks.Design(
         batch_norm=settings["batch_norm"],
         bias=settings["bias"],
@@ -55,6 +51,21 @@ def make(settings: Mapping, data: DataSet) -> keras.Model:
         fixed_norm=settings["kernel_constraint"] == "fixed_norm",
     )
     return networks.build(name, data.input_shape, data.classes or 1, design)
+
+
+def check(name: str, data: DataSet) -> None:
+    """What is known of `--model` before it is made.
+
+    Raises:
+        UsageError: if there is no such file, or it does not fit the data.
+    """
+    if networks.is_file(name):
+        saved_models.check(name, f"--model={name}")
+    elif name != "mlp" and not data.is_of_images:
+        raise UsageError(
+            f"--model={name} needs images, and {data.name} has rows of "
+            f"{data.input_shape[0]} columns. Use --model=mlp"
+        )
 
 
 def _load(path, data):

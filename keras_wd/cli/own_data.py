@@ -4,16 +4,14 @@ Each reader returns the splits a source has, as pairs of inputs and targets
 that are not yet encoded.
 """
 
-import importlib
 import os
 import pathlib
-import re
-import sys
-from collections.abc import Mapping
+import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 
+from keras_wd.cli import data_functions
 from keras_wd.cli import data_tables
 from keras_wd.cli import texts
 from keras_wd.cli.streams import Stream
@@ -24,7 +22,6 @@ from keras_wd.cli.usage_errors import first_line
 from keras_wd.cli.usage_errors import require
 
 Pair = tuple[np.ndarray | Stream, np.ndarray]
-FUNCTION = re.compile(r"[\w.]+:[A-Za-z_]\w*")
 _FILES = (".npz", ".npy", ".csv")
 _TEXTS = (".txt",)
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
@@ -44,13 +41,13 @@ def is_own(name: str) -> bool:
         name.endswith(_FILES)
         or name.startswith((".", "/", "~"))
         or name.endswith("/")
-        or FUNCTION.fullmatch(name) is not None
+        or data_functions.NAME.fullmatch(name) is not None
     )
 
 
 def absolute(name: str) -> str:
     """The name as it is found from any folder."""
-    if not is_own(name) or FUNCTION.fullmatch(name):
+    if not is_own(name) or data_functions.NAME.fullmatch(name):
         return name
     return os.path.abspath(os.path.expanduser(name))
 
@@ -72,8 +69,8 @@ def read(
         image_size: height and width of images in a folder; None for the one
             they have, or the median of different ones.
         words: how many are told apart in texts; None for 2,000.
-        stream: "true", "false" or "auto": whether the rows of a table and the
-            images or texts in a folder are read as they are needed.
+        stream: "true", "false" or "auto": whether examples are read as they
+            are needed.
 
     Raises:
         UsageError: if there is no such source, or it is not understood.
@@ -84,19 +81,18 @@ def read(
             f"--target is the column of a table. Received: --target={target} "
             f"with --dataset={name}"
         )
-    if stream == "true" and (FUNCTION.fullmatch(name) or name.endswith(".npz")):
-        raise UsageError(
-            "--stream=true needs a table (.csv, .npy), a folder, or a set of "
-            f"TensorFlow Datasets. Received: --dataset={name}"
-        )
-    if FUNCTION.fullmatch(name):
-        return _called(name)
+    if data_functions.NAME.fullmatch(name):
+        pairs = data_functions.read(name, _NAMES)
+        return {
+            split: (_kept(inputs, words, stream), targets)
+            for split, (inputs, targets) in pairs.items()
+        }
     if not os.path.exists(name):
         raise UsageError(f"--dataset={name} does not exist")
     if os.path.isdir(name):
         return _folder(name, image_size, words, stream)
     if name.endswith(".npz"):
-        return _arrays(name)
+        return _arrays(name, words, stream)
     if name.endswith(".npy"):
         rows, targets = _array(name, target)
         return {"train": (_kept(rows, words, stream), targets)}
@@ -109,14 +105,20 @@ def read(
     )
 
 
-def _kept(rows, words, stream):
-    """The rows of a table, in memory unless they are to be streamed."""
-    width = words or texts.WORDS
-    if texts.are_texts(rows):
-        is_over = is_large(len(rows), (width,))
+def _kept(inputs, words, stream):
+    """Inputs in memory, unless they are to be streamed."""
+    if texts.are_texts(inputs):
+        is_over = is_large(len(inputs), (words or texts.WORDS,))
     else:
-        is_over = is_large(len(rows), (*rows.shape[1:], rows.dtype.itemsize))
-    return rows if _is_streamed(stream, is_over) else rows[:]
+        bytes_each = (*inputs.shape[1:], inputs.dtype.itemsize)
+        is_over = is_large(len(inputs), bytes_each)
+    if not _is_streamed(stream, is_over):
+        return inputs[:]
+    if isinstance(inputs, Stream):
+        return inputs
+    return Stream(
+        inputs.__getitem__, len(inputs), inputs.shape[1:], inputs.dtype
+    )
 
 
 def _is_streamed(stream, is_over):
@@ -132,27 +134,68 @@ def _load(name, mode=None):
         ) from error
 
 
-def _arrays(name):
-    with _load(name) as file:
+def _arrays(name, words, stream):
+    file = _load(name)
+    if isinstance(file, np.ndarray):
+        raise UsageError(
+            f"--dataset={name} holds one array, as a .npy file does; its name "
+            "must end in .npy"
+        )
+    with file:
+        keys = {"train": ("x", "y")} if {"x", "y"} <= set(file) else {}
+        for suffix, split in _NAMES.items():
+            pair = f"x_{suffix}", f"y_{suffix}"
+            if set(pair) <= set(file):
+                keys[split] = pair
+        if "train" not in keys:
+            raise UsageError(
+                f"--dataset={name} must have the arrays x and y, or x_train, "
+                "y_train and others such as x_test, y_test. It has: "
+                f"{', '.join(file) or 'none'}"
+            )
         try:
-            arrays = {key: file[key] for key in file.files}
+            return {
+                split: (_member(file, name, x, words, stream), file[y])
+                for split, (x, y) in keys.items()
+            }
+        except (MemoryError, UsageError):
+            raise
         except Exception as error:  # damaged in one of many ways
             raise UsageError(
                 f"--dataset={name} cannot be read: {first_line(error)}"
             ) from error
-    found = {}
-    if {"x", "y"} <= set(arrays):
-        found["train"] = arrays["x"], arrays["y"]
-    for suffix, split in _NAMES.items():
-        if {f"x_{suffix}", f"y_{suffix}"} <= set(arrays):
-            found[split] = arrays[f"x_{suffix}"], arrays[f"y_{suffix}"]
-    if "train" not in found:
+
+
+def _member(file, name, key, words, stream):
+    """An array of an .npz, in memory or streamed."""
+    member = file.zip.getinfo(f"{key}.npy")
+    if member.compress_type == zipfile.ZIP_STORED:
+        kept = _kept(_mapped(name, member), words, stream)
+        if isinstance(kept, Stream):
+            return kept
+    elif stream == "true":
         raise UsageError(
-            f"--dataset={name} must have the arrays x and y, or x_train, "
-            "y_train and others such as x_test, y_test. It has: "
-            f"{', '.join(arrays) or 'none'}"
+            f"--stream=true cannot read parts of {name}, which is compressed. "
+            "Write it with numpy.savez, not numpy.savez_compressed"
         )
-    return found
+    return file[key]
+
+
+def _mapped(name, member):
+    """An array that stands in a zip file as it is, not read yet."""
+    with open(name, "rb") as raw:
+        raw.seek(member.header_offset + 26)
+        raw.seek(sum(np.frombuffer(raw.read(4), "<u2").tolist()), os.SEEK_CUR)
+        version = np.lib.format.read_magic(raw)
+        header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, is_by_columns, dtype = header(raw)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects")
+        order = "F" if is_by_columns else "C"
+        return np.memmap(raw, dtype, "r", raw.tell(), shape, order)
 
 
 def _array(name, target):
@@ -309,49 +352,3 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for channel in range(image.shape[-1])
     ]
     return np.stack([np.asarray(layer) for layer in layers], axis=-1)
-
-
-def _called(name):
-    module, function = name.split(":")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module), function)()
-    except Exception as error:
-        raise UsageError(
-            f"--dataset={name} failed with {type(error).__name__}: "
-            f"{first_line(error)}"
-        ) from error
-    finally:
-        sys.path.remove(os.getcwd())
-    wanted = UsageError(
-        f"--dataset={name} must return a tf.data.Dataset of pairs, a pair of "
-        "arrays, a pair of such pairs (train, test), or a dictionary of them "
-        f"by split. Received: {type(found).__name__}"
-    )
-    if isinstance(found, Mapping):
-        if not set(found) <= set(_NAMES) or "train" not in found:
-            raise wanted
-        return {_NAMES[k]: _pair(v, wanted) for k, v in found.items()}
-    if isinstance(found, tuple) and isinstance(found[0], tuple):
-        if len(found) != 2:
-            raise wanted
-        return {
-            split: _pair(pair, wanted)
-            for split, pair in zip(("train", "test"), found, strict=True)
-        }
-    return {"train": _pair(found, wanted)}
-
-
-def _pair(found, wanted):
-    if isinstance(found, tuple) and len(found) == 2:
-        return np.asarray(found[0]), np.asarray(found[1])
-    if not hasattr(found, "as_numpy_iterator"):
-        raise wanted
-    elements = list(found.as_numpy_iterator())
-    if not elements or not all(
-        isinstance(e, tuple) and len(e) == 2 for e in elements
-    ):
-        raise wanted
-    inputs, targets = zip(*elements, strict=True)
-    join = np.concatenate if np.ndim(targets[0]) else np.stack
-    return join(inputs), join(targets)

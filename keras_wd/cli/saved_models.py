@@ -10,6 +10,24 @@ from keras_wd.cli.usage_errors import UsageError
 from keras_wd.cli.usage_errors import first_line
 
 
+def check(path: str, name: str) -> None:
+    """Refuse what is no `.keras` file.
+
+    Args:
+        path: of the file.
+        name: how the user gave it, for messages.
+
+    Raises:
+        UsageError: if there is none, or it is another kind of file.
+    """
+    if not os.path.isfile(path):
+        raise UsageError(f"{name} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise UsageError(
+            f"{name} cannot be loaded: it is cut short, or no .keras file"
+        )
+
+
 def load(path: str, name: str, compile: bool = False) -> keras.Model:
     """The model of a file.
 
@@ -21,16 +39,13 @@ def load(path: str, name: str, compile: bool = False) -> keras.Model:
     Raises:
         UsageError: if there is none, or it cannot be loaded.
     """
-    if not os.path.isfile(path):
-        raise UsageError(f"{name} does not exist")
+    check(path, name)
     try:
         with warnings.catch_warnings():
             # Its optimizer is not used.
             warnings.filterwarnings("ignore", "Skipping variable loading")
             return keras.saving.load_model(path, compile=compile)
     except Exception as error:
-        reason = first_line(error)
-        if not zipfile.is_zipfile(path):
-            # Keras says that there is no file.
-            reason = "it is cut short, or no .keras file"
-        raise UsageError(f"{name} cannot be loaded: {reason}") from error
+        raise UsageError(
+            f"{name} cannot be loaded: {first_line(error)}"
+        ) from error

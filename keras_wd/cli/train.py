@@ -122,12 +122,6 @@ def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
     Raises:
         UsageError: if model, data and decay do not go together.
     """
-    if settings["batch_size"] > len(data.train):
-        raise UsageError(
-            f"--batch_size must be at most {len(data.train)}, the training "
-            f"examples of {data.name}. Received: "
-            f"--batch_size={settings['batch_size']}"
-        )
     keras.utils.set_random_seed(settings["seed"])
     model = models.make(settings, data)
     if settings["distribute"] == "data":

@@ -79,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     require("matplotlib")
     files.check_folder(own.output_dir)
     data = datasets.for_run(settings)
+    models.check(settings["model"], data)
     if own.like is not None:
         decays = _scaled(own.like, settings, data)
     prediction = _predict(settings, own, decays, data)
@@ -142,12 +143,6 @@ def _scaled(folder: str, settings: Mapping, data: DataSet) -> float:
 def _predict(
     settings: Mapping, own, decays: list[float] | float | None, data: DataSet
 ) -> tune.Prediction:
-    if settings["batch_size"] > len(data.train):
-        raise UsageError(
-            f"--batch_size must be at most {len(data.train)}, the training "
-            f"images of {data.name}. Received: "
-            f"--batch_size={settings['batch_size']}"
-        )
     per_epoch = batches.steps_per_epoch(data, settings["batch_size"])
 
     def model_fn(weight_decay):

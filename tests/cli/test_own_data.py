@@ -1,6 +1,7 @@
 """Data of the user's own, of every kind."""
 
 import csv
+import shutil
 import sys
 
 import keras
@@ -160,6 +161,12 @@ def single(): return tf.data.Dataset.from_tensor_slices(pair)
 def batched(): return single().batch(7)
 def wrong(): return 3
 def broken(): raise RuntimeError("no file")
+def uneven(): return [[1], [1, 2]], [0, 1]
+def three(): return 1, 2, 3
+def endless(): return single().repeat()
+def inputs_alone(): return single().map(lambda x, y: x)
+def ragged():
+    return tf.data.Dataset.range(40).map(lambda n: (tf.fill([n % 3], 1), n))
 """
 
 
@@ -199,6 +206,13 @@ def test_functions(functions):
         ({"dataset": "t.npy", "target": "3"}, "the number of the column"),
         ({"dataset": "my_data:wrong"}, "must return a tf.data.Dataset"),
         ({"dataset": "my_data:broken"}, "failed with RuntimeError: no file"),
+        ({"dataset": "my_data:uneven"}, "must return arrays: .*inhomogeneous"),
+        ({"dataset": "my_data:three"}, "Received: .int, int, int."),
+        ({"dataset": "my_data:endless"}, "repeats without end"),
+        ({"dataset": "my_data:inputs_alone"}, "Dataset of pairs.*: ndarray"),
+        ({"dataset": "my_data:ragged"}, "all of one shape and type"),
+        ({"dataset": "fake.npz"}, "its name must end in .npy"),
+        ({"dataset": "objects.npz"}, "x.npy holds Python objects"),
         ({"dataset": "nosuch_module:f"}, "failed with ModuleNotFoundError"),
         ({"dataset": "empty/"}, "a folder for each class"),
         ({"dataset": "torn/"}, "x.png cannot be read as an image"),
@@ -222,7 +236,9 @@ def test_a_mistake_is_said_plainly(functions, here, given, message):
     np.savez("one.npz", x=ROWS, y=KINDS)
     np.savez("nan.npz", x=ROWS * np.nan, y=KINDS)
     np.savez("odd.npz", x=ROWS, y=KINDS[1:])
+    np.savez("objects.npz", x=np.array([{}], object), y=KINDS)
     np.save("t.npy", ROWS)
+    shutil.copy("t.npy", "fake.npz")
     (here / "empty").mkdir()
     for kind in ("a", "b"):
         (here / "torn" / kind).mkdir(parents=True)

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from keras_wd.cli import batches
@@ -61,8 +62,30 @@ def _numbered(path):
     return path
 
 
+def _grey(path):
+    """Images without an axis of channels, in an order that is not C's."""
+    path = str(path / "grey.npz")
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
+    np.savez(path, x_train=np.asfortranarray(pixels), y_train=np.arange(40) % 4)
+    return path
+
+
+def returned():
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    data = tf.data.Dataset.from_tensor_slices((rows, np.arange(40) % 4))
+    return {"train": data, "test": data.batch(7), "val": (rows, rows[:, 0] > 0)}
+
+
+def returned_texts():
+    rows = [f"one {'word ' * (number % 5)}" for number in range(40)]
+    return tf.data.Dataset.from_tensor_slices((rows, np.arange(40) % 4))
+
+
 @pytest.fixture(
-    params=["photos", "index", "tfrecord", "jpeg", "texts", "table", "array"]
+    params=[
+        *("photos", "index", "tfrecord", "jpeg", "texts", "table", "array"),
+        *("arrays", "returned", "returned_texts"),
+    ]
 )
 def both(request, photos, table, prepared, data_dir, tmp_path):
     """A set as a stream, and in memory, perhaps from other files."""
@@ -72,6 +95,10 @@ def both(request, photos, table, prepared, data_dir, tmp_path):
         given = {"dataset": table, "target": "price"}
     elif request.param == "array":
         given = {"dataset": _numbered(tmp_path), "target": "1"}
+    elif request.param == "arrays":
+        given = {"dataset": _grey(tmp_path)}
+    elif request.param.startswith("returned"):
+        given = {"dataset": f"{__name__}:{request.param}"}
     elif request.param == "texts":
         given = {"dataset": "made_of_texts", "data_dir": data_dir, "words": 5}
     else:
@@ -169,12 +196,12 @@ def test_images_of_different_sizes_are_streamed_in_one_size(tmp_path):
     assert data.train.take(slice(2)).inputs.shape == (2, 4, 8, 3)
 
 
-def test_what_is_read_whole_is_not_streamed(tmp_path):
+def test_parts_of_a_compressed_file_cannot_be_read(tmp_path):
     path = str(tmp_path / "rows.npz")
-    np.savez(path, x=np.zeros((40, 2)), y=np.arange(40) % 2)
-    for name in path, "my_data:arrays":
-        with pytest.raises(UsageError, match="--stream=true needs a table"):
-            datasets.load(name, stream="true")
+    np.savez_compressed(path, x=np.zeros((40, 2)), y=np.arange(40) % 2)
+    assert len(datasets.load(path, stream="auto").train)
+    with pytest.raises(UsageError, match="compressed. Write it with numpy.sav"):
+        datasets.load(path, stream="true")
 
 
 IN_LITTLE_MEMORY = """
@@ -224,9 +251,39 @@ def _table_of_400_megabytes():
     return ["small.csv", "large.csv", "--target=b", "--batch_size=128"]
 
 
+def _arrays_of_400_megabytes():
+    inputs = keras.Input((1000,))
+    keras.Model(inputs, keras.layers.Dense(2)(inputs)).save("tiny.keras")
+    for size, count in ("small", 4_000), ("large", 100_000):
+        x = np.arange(count * 1000, dtype="float32").reshape(count, 1000) % 7
+        np.savez(f"{size}.npz", x=x, y=np.arange(count) % 2)
+    return ["small.npz", "large.npz", "--batch_size=128"]
+
+
+def _examples_of_400_megabytes():
+    _arrays_of_400_megabytes()
+    pathlib.Path("examples.py").write_text(
+        """if True:
+        import tensorflow as tf
+        def small(): return made(4_000)
+        def large(): return made(100_000)
+        def made(count):
+            numbers = tf.data.Dataset.range(count)
+            return numbers.map(
+                lambda n: (tf.fill((1000,), tf.cast(n % 7, "float32")), n % 2)
+            )
+        """
+    )
+    return ["examples:small", "examples:large", "--batch_size=128"]
+
+
 @pytest.mark.weekly(reason="two processes train on hundreds of megabytes")
 @pytest.mark.parametrize(
-    "make", [_photos_of_300_megabytes, _table_of_400_megabytes]
+    "make",
+    [
+        *(_photos_of_300_megabytes, _table_of_400_megabytes),
+        *(_arrays_of_400_megabytes, _examples_of_400_megabytes),
+    ],
 )
 def test_a_set_larger_than_the_memory_is_trained_on(
     make, tmp_path, monkeypatch
