@@ -1,7 +1,7 @@
 """Trains on several devices of this machine. Run by `test_one_host.py`.
 
 A process of its own, because the devices have to be there from the start.
-Writes what it found into the folder given: `<layout>-<case>.npz`.
+Arguments: a folder for what it finds, `<layout>-<case>.npz`, and the cases.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 
 from tests.distribution import cases  # noqa: E402
 
-FOLDER = pathlib.Path(sys.argv[1])
+FOLDER, NAMES = pathlib.Path(sys.argv[1]), sys.argv[2:]
 
 
 def mirrored():
@@ -103,12 +103,13 @@ def main():
     report = {}
     if keras.backend.backend() == "tensorflow":
         scope = mirrored()
-        compare("data", scope, cases.CASES)
+        compare("data", scope, NAMES)
         report["refusals"] = refusals(scope)
     else:
-        compare("data", data_parallel(), cases.CASES)
+        compare("data", data_parallel(), NAMES)
         scope = model_parallel()
-        report["shards"] = compare("model", scope, cases.ON_MODEL)
+        names = {"sgdw", "kfac"}.union(NAMES).intersection(cases.ON_MODEL)
+        report["shards"] = compare("model", scope, names)
         scope = data_parallel()
     report["history"] = callbacks("data", scope)
     (FOLDER / "report.json").write_text(json.dumps(report), encoding="utf-8")

@@ -17,6 +17,16 @@ def start(module, *arguments, **environment):
     )
 
 
+def chosen(request):
+    """The names of the cases of this module that are run."""
+    calls = [
+        item.callspec.params
+        for item in request.session.items
+        if item.path == request.path and hasattr(item, "callspec")
+    ]
+    return sorted({call["name"] for call in calls})
+
+
 def finish(*processes, timeout=400):
     """Wait for all; fail with what the first that failed wrote."""
     try:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.distribution import cases
+from tests.distribution.processes import chosen
 from tests.distribution.processes import finish
 from tests.distribution.processes import start
 
@@ -19,9 +20,10 @@ if not TENSORFLOW:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
-    finish(start("tests.distribution.one_host", folder))
+    names = chosen(request)
+    finish(start("tests.distribution.one_host", folder, CLIPPED, *names))
     return folder
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.distribution import cases
+from tests.distribution.processes import chosen
 from tests.distribution.processes import finish
 from tests.distribution.processes import start
 
@@ -24,11 +25,12 @@ def free_addresses(count):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
     addresses = free_addresses(2)
     module = "tests.distribution.worker"
-    finish(*(start(module, i, addresses, folder) for i in range(2)))
+    names = chosen(request)
+    finish(*(start(module, i, addresses, folder, *names) for i in range(2)))
     return folder
 
 

@@ -1,7 +1,7 @@
 """One of two processes that train together. Run by `test_workers.py`.
 
-Arguments: the number of this process, the addresses of both, and a folder for
-`<number>-<case>.npz`.
+Arguments: the number of this process, the addresses of both, a folder for
+`<number>-<case>.npz`, and the cases.
 """
 
 import json
@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 INDEX, FOLDER = int(sys.argv[1]), pathlib.Path(sys.argv[3])
-ADDRESSES = sys.argv[2].split(",")
+ADDRESSES, NAMES = sys.argv[2].split(","), sys.argv[4:]
 os.environ["TF_CONFIG"] = json.dumps(
     {
         "cluster": {"worker": ADDRESSES},
@@ -44,7 +44,7 @@ def with_tensorflow():
         tf.data.experimental.AutoShardPolicy.DATA
     )
     batches = batches.with_options(options)
-    for name in cases.ON_WORKERS:
+    for name in NAMES:
         keras.utils.clear_session(free_memory=False)
         with strategy.scope():
             model = cases.compiled(cases.CASES[name])
@@ -79,7 +79,7 @@ def with_jax():
     assert distribution.num_processes == 2
     own = np.arange(len(cases.X)).reshape(-1, 2, cases.BATCH // 2)[:, INDEX]
     own = own.reshape(-1)
-    for name in cases.ON_WORKERS:
+    for name in NAMES:
         keras.utils.clear_session(free_memory=False)
         # `clear_session` forgets it.
         keras.distribution.set_distribution(distribution)
