@@ -125,7 +125,6 @@ def test_a_public_class_has_an_example():
 SLOW = {"keras_wd.tune.probes.predict_weight_decay": "trains several networks"}
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize(
     "name", catalogue.slow_ones(sorted(WITH_EXAMPLES), SLOW)
 )

@@ -9,6 +9,7 @@ from tests import tables
 from tests import versions
 from tests.peers import comparison
 
+pytestmark = pytest.mark.one_backend
 SUITE = """
 import keras
 from keras.optimizers import SGD

@@ -15,6 +15,8 @@ from keras_wd.cli import train
 from keras_wd.cli.usage_errors import UsageError
 from tests.damage import damaged
 
+pytestmark = pytest.mark.one_backend
+
 
 class Stop(keras.callbacks.Callback):
     """Interrupts at the start of the last epoch."""

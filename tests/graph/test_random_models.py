@@ -18,12 +18,12 @@ from keras_wd import where
 from tests.graph import architectures
 from tests.lowering import record
 
-pytestmark = pytest.mark.slow(reason="twenty models in each test")
+pytestmark = pytest.mark.slow(reason="a dozen models in each test")
 JAX = keras.backend.backend() == "jax"
 
 
 @pytest.mark.one_backend
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     build=architectures.image_models(),
     seed=st.integers(0, 99),
@@ -100,7 +100,7 @@ def rescale(model, pair, factors):
 
 
 @pytest.mark.one_backend
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(build=architectures.image_models(), seed=st.integers(0, 99))
 def test_units_that_are_found_can_be_rescaled(build, seed):
     model = build()
@@ -118,7 +118,7 @@ def test_units_that_are_found_can_be_rescaled(build, seed):
 
 
 @pytest.mark.one_backend
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(build=architectures.image_models())
 def test_balancing_and_absorbing_keep_the_outputs(build):
     model = build()
