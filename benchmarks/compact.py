@@ -1,6 +1,6 @@
 """Smaller networks from PathProx: an MLP and a CNN on digits, compacted.
 
-    python benchmarks/compact.py [--network mlp] [--steps 4000] [--seed 0]
+    python -m benchmarks compact [--network mlp] [--steps 4000] [--seed 0]
 
 Trains each network twice on scikit-learn's digits, with SGD and weight decay
 (the plain network) and with PathProx, compacts the latter, and prints the

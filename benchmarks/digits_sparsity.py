@@ -1,6 +1,6 @@
 """Sparsity and accuracy over the exponent p: pAdam's claim, on digits.
 
-    python benchmarks/digits_sparsity.py [--steps 6000] [--seeds 3]
+    python -m benchmarks digits_sparsity [--steps 6000] [--seeds 3]
 
 Trains a bias-free MLP 64-256-256-10 with Adam (learning rate 3e-3, cosine to
 zero, batch 128) on scikit-learn's digits and prints, for every decay, the

@@ -1,7 +1,7 @@
 """The exact Jacobian norm of the digits CNN, beside the backend's own way.
 
-    python benchmarks/jacobian.py [--batch 512] [--rounds 9]
-    KERAS_BACKEND=jax python benchmarks/jacobian.py
+    python -m benchmarks jacobian [--batch 512] [--rounds 9]
+    KERAS_BACKEND=jax python -m benchmarks jacobian
 
 On JAX the peer is `jax.jacrev` of the summed outputs, compiled; on TensorFlow
 `GradientTape.batch_jacobian` in a `tf.function`. All compute the same number,

@@ -1,6 +1,6 @@
 """Steps and seconds to a training loss of 1e-3 on digits, beside Adam's.
 
-    python benchmarks/kfac_digits.py [--network mlp] [--seeds 3]
+    python -m benchmarks kfac_digits [--network mlp] [--seeds 3]
 
 Trains a network on scikit-learn's digits with K-FAC and Adam at each of the
 same number of learning rates and prints, for the best of each (fewest steps

@@ -1,6 +1,6 @@
 """Weight decay under K-FAC: the laws of Zhang et al., 2019, on digits.
 
-    python benchmarks/kfac_laws.py [--seeds 16] [--tuning_seeds 3]
+    python -m benchmarks kfac_laws [--seeds 16] [--tuning_seeds 3]
         [--write docs/laws.md]
 
 Trains an MLP 64-128-128-10 (ReLU, no normalization) on 500 of scikit-learn's

@@ -1,6 +1,6 @@
 """The time of a K-FAC step, beside kfac-jax's and plain SGD's.
 
-    python benchmarks/kfac_step.py --peer PYTHON [--network mlp-1024]
+    python -m benchmarks kfac_step --peer PYTHON [--network mlp-1024]
         [--curvature 1] [--inverses 10] [--cycles 9]
 
 PYTHON is an interpreter with kfac-jax 0.0.8 and jax < 0.7; without it only

@@ -1,7 +1,7 @@
 """Training killed at random moments, and what it ends with.
 
-    python benchmarks/kills.py [--kills 20] [--seed 0]
-    KERAS_BACKEND=jax python benchmarks/kills.py
+    python -m benchmarks kills [--kills 20] [--seed 0]
+    KERAS_BACKEND=jax python -m benchmarks kills
 
 A process trains one network after another, each with another optimizer,
 schedule or callback, under Keras's `BackupAndRestore`; it is killed (SIGKILL)

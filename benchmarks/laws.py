@@ -1,6 +1,6 @@
 """What papers on weight decay state, measured on digits.
 
-    python benchmarks/laws.py [names ...] [--seeds 4] [--write docs/laws.md]
+    python -m benchmarks laws [names ...] [--seeds 4] [--write docs/laws.md]
 
 Without names all of them. Prints a table for each: the law, where it is
 stated, what is expected, what was measured with its standard error over the
@@ -66,7 +66,7 @@ def main():
             print(flush=True)
         if arguments.write:
             given = f"{name} --seeds {arguments.seeds}"
-            command = f"python benchmarks/laws.py {given} --write docs/laws.md"
+            command = f"python -m benchmarks laws {given} --write docs/laws.md"
             write(arguments.write, title, command, about, rows)
 
 

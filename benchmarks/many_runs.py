@@ -4,8 +4,8 @@ One run is trained. In the place of the others its results are copied, which
 takes no time, so that what is left is what the command does with a run: hand
 it out, take note of it, and at the end read all of them and write the report.
 
-    python benchmarks/many_runs.py
-    python benchmarks/many_runs.py --runs=2000
+    python -m benchmarks many_runs
+    python -m benchmarks many_runs --runs=2000
 """
 
 import functools

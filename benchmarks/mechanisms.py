@@ -1,7 +1,7 @@
 """What `callbacks.Mechanisms` costs in a run of `keras-wd train`.
 
-    python benchmarks/mechanisms.py [--rounds 3]
-    KERAS_BACKEND=jax python benchmarks/mechanisms.py
+    python -m benchmarks mechanisms [--rounds 3]
+    KERAS_BACKEND=jax python -m benchmarks mechanisms
 
 Whole runs as `keras-wd train` does them by default, with the callback on 128
 validation images, with `--model=mlp`, `--batch_norm` and `--model=cnn`. Prints

@@ -1,6 +1,6 @@
 """Zeros and accuracy on digits: L1 after Adam, plainly and in Adam's metric.
 
-    python benchmarks/metric_digits.py [--seeds 5] [--epochs 60]
+    python -m benchmarks metric_digits [--seeds 5] [--epochs 60]
 
 Trains a network of two hidden layers of width 64 on scikit-learn's digits
 with Adam and a proximal L1 step, `L1(rate)` and `L1(rate,

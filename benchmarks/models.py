@@ -5,7 +5,7 @@ weights. What `explain` claims is checked by scaling the weights, and what
 `compact` makes by its outputs. In every Dense and convolution layer but the
 last, the first quarter of the units is dead: their input weights are zero.
 
-    python benchmarks/models.py [--only NAME ...] [--largest MILLIONS]
+    python -m benchmarks models [--only NAME ...] [--largest MILLIONS]
 
 Needs the extra `zoo`. Results are kept in build/models.jsonl, so that a run
 goes on where the last one ended.
@@ -46,7 +46,7 @@ ROUNDING = 0.05
 
 HEADER = """# Models that exist
 
-Written by `python benchmarks/models.py`: `keras_wd.graph` on every model of
+Written by `python -m benchmarks models`: `keras_wd.graph` on every model of
 `keras.applications` (small images, random weights{left_out}) and on tiny
 backbones of KerasHub.
 

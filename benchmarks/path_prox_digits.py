@@ -1,6 +1,6 @@
 """Exact zeros and the regularized objective: PathProx beside weight decay.
 
-    python benchmarks/path_prox_digits.py [--steps 20000] [--seeds 3]
+    python -m benchmarks path_prox_digits [--steps 20000] [--seeds 3]
         [--learning_rate 0.1] [--weight_decay 1e-3] [--cosine]
 
 Trains six linear layers of width 100 with ReLU after the first, third and

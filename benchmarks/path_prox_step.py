@@ -1,6 +1,6 @@
 """The cost of PathProx in `fit`, beside plain SGD and the authors' algorithm.
 
-    python benchmarks/path_prox_step.py [--width 1024] [--batch 128]
+    python -m benchmarks path_prox_step [--width 1024] [--batch 128]
         [--steps 100] [--rounds 7]
 
 Trains an MLP 784-width-width-width-width-10 on random images, compiled, with

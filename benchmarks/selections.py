@@ -3,7 +3,7 @@
 A member of every family of keras.applications, and tiny backbones of KerasHub,
 with random weights. Needs the extra `zoo`.
 
-    python benchmarks/selections.py
+    python -m benchmarks selections
 """
 
 import collections
@@ -35,7 +35,7 @@ ROLES = {
 
 HEADER = """# What selections pick
 
-Written by `python benchmarks/selections.py`: `keras_wd.where` on a member of
+Written by `python -m benchmarks selections`: `keras_wd.where` on a member of
 every family of `keras.applications` and on tiny backbones of KerasHub.
 
 `kernels()`, the default of every decay, picks the weights that multiply:

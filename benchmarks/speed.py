@@ -1,8 +1,8 @@
 """What everything costs: a table of ratios, and of distances from the floor.
 
     pip install '.[bench]'
-    python benchmarks/speed.py [--write] [--only steps] [--rounds 9]
-    KERAS_BACKEND=jax python benchmarks/speed.py --write
+    python -m benchmarks speed [--write] [--only steps] [--rounds 9]
+    KERAS_BACKEND=jax python -m benchmarks speed --write
 
 Measured on the device that the backend finds, in alternating rounds. `--write`
 puts the tables of this device and backend into docs/speed.md, beside those of
@@ -33,7 +33,7 @@ PAGE = pathlib.Path(__file__).parents[1] / "docs" / "speed.md"
 INTRODUCTION = """\
 # Speed table
 
-Written by `python benchmarks/speed.py --write`, which says how every number is
+Written by `python -m benchmarks speed --write`, which says how every number is
 found: medians of ratios taken within one round, because the machines are not
 ours alone. Compare ratios; the milliseconds only say how large the work was.
 

@@ -1,6 +1,6 @@
 """The predicted decay beside a grid of decays, for three budgets, on digits.
 
-    python benchmarks/tune_digits.py [--budgets 1000 2000 4000] [--seeds 8]
+    python -m benchmarks tune_digits [--budgets 1000 2000 4000] [--seeds 8]
 
 For every budget: `tune.predict_weight_decay` from its short runs, then a grid
 of seven decays around no particular place (1e-4 to 0.1, half a decade apart)
