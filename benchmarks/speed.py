@@ -34,23 +34,24 @@ INTRODUCTION = """\
 # Speed table
 
 Written by `python -m benchmarks speed --write`, which says how every number is
-found: medians of ratios taken within one round, because the machines are not
-ours alone. Compare ratios; the milliseconds only say how large the work was.
+found: medians of ratios taken within one round, because the machines are shared.
+Compare ratios; the milliseconds only say how large the work was.
 
 *x floor* is how far a step is from the time in which the memory moves what a
 step must move (at the rate of plain SGD's step), and a measurement from the
 time of its products of matrices (at the rate of one large product). Below 1
 the floor is beaten where the work stays in the cache.
 
-The rules beside `L2` are measured in the processor's time where it does the
-work, of all its cores. *More passes than L2* are reads and writes of as many
-numbers as there are weights, which a rule needs beyond `L2`: a norm has to be
-known before anything is scaled by it. Beside `L2`, of seven, they cost *x L2,
-by passes* if nothing but the memory counted, and a pass that only adds up may
-take longer than one that writes. `Hyperball` needs weights from before and
-after the step at once: new memory at every step, which some systems hand out
-slowly. `ProximalLp` reads no more than `L2` and computes: some 80 operations
-per weight at p = 0.7 and 250 at p = 0.9, where two steps of Newton follow.
+On a CPU the rules are compared with `L2` in processor time, summed over the
+cores. A pass reads or writes one number per weight; a step with `L2` makes
+seven. *More passes than L2* are those that a rule cannot do without: a norm has
+to be known before anything is scaled by it. *x L2, by passes* is what the rule
+would cost if only memory traffic counted; a pass that sums may take longer than
+one that writes. `Hyperball` needs the weights from before and after the step at
+once: new memory at every step, which some systems hand out slowly. `Lp` and
+`ProximalLp` read no more than `L2` but compute more: `ProximalLp` some 80
+operations per weight at p = 0.7 and 250 at p = 0.9, where two Newton steps
+follow.
 
 Rows of peers that were not installed are from an earlier run.
 """
