@@ -34,7 +34,7 @@ INTRODUCTION = """\
 # Speed table
 
 Written by `python -m benchmarks speed --write`, which says how every number is
-found: medians of ratios taken within one round, because the machines are shared.
+found: medians of ratios taken within one round, as the machines are shared.
 Compare ratios; the milliseconds only say how large the work was.
 
 *x floor* is how far a step is from the time in which the memory moves what a
