@@ -9,9 +9,9 @@ from keras_wd.callbacks.counting import BatchCount
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 from keras_wd.graph.importance import Importance
-from keras_wd.graph.pruning import Plan
 from keras_wd.graph.pruning import check_importance
-from keras_wd.graph.pruning import count_within
+from keras_wd.graph.pruning_plan import Plan
+from keras_wd.graph.pruning_plan import count_within
 
 
 class GradualPruning(keras.callbacks.Callback):
@@ -121,6 +121,7 @@ class GradualPruning(keras.callbacks.Callback):
         self._count = BatchCount()
         self._masked_model = lambda: None
         self._masks, self._wanted, self._share = None, 0, 0.0
+        self._followed = self._nothing_followed()
 
     def ratio_at(self, batches: int) -> float:
         """The share of units to mask after so many batches.
@@ -145,6 +146,7 @@ class GradualPruning(keras.callbacks.Callback):
         if self._masked_model() is not model:
             self._masked_model = weakref.ref(model)
             self._masks, self._wanted, self._share = None, 0, 0.0
+            self._followed = self._nothing_followed()
         self._count.begin_fit()
         plan = self._plan(model)
         plan.check()
@@ -186,8 +188,16 @@ class GradualPruning(keras.callbacks.Callback):
         ended = first < last == self.steps
         return ended or first // self.every < last // self.every
 
+    def _nothing_followed(self):
+        """What a first plan looks into: no layer if multiply-adds count."""
+        return None if self.multiply_adds is None else ()
+
     def _plan(self, model):
-        return Plan(model, self.importance, self.round_to, self.data)
+        plan = Plan(
+            model, self.importance, self.round_to, self.data, self._followed
+        )
+        self._followed = plan.followed
+        return plan
 
     def _decide(self, model, batches):
         plan = self._plan(model)

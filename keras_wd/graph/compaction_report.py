@@ -122,6 +122,6 @@ def _time(number):
 
 
 def _ratio(before, after):
-    if before is None or after is None:
+    if before is None or not after:  # no layer of the model is counted
         return "-"
     return f"{before / after:.2f}x"

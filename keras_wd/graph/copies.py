@@ -180,6 +180,9 @@ def copied_variable(variable: keras.Variable) -> keras.Variable:
 def config_of(layer: layers.Layer) -> dict:
     """The configuration of a layer, with its dtype policy itself.
 
+    A plain policy is its name: Keras keeps the arguments of a layer without
+    `get_config` only if they are numbers and strings.
+
     What `_config_of_attributes` says if its own `get_config` raises, as that
     of KerasHub's Llama does.
     """
@@ -190,7 +193,12 @@ def config_of(layer: layers.Layer) -> dict:
             config = layer.get_config()
         except Exception:
             config = _config_of_attributes(layer)
-    return {**config, "dtype": layer.dtype_policy}
+    return {**config, "dtype": _policy_of(layer)}
+
+
+def _policy_of(layer):
+    policy = layer.dtype_policy
+    return policy.name if type(policy) is keras.DTypePolicy else policy
 
 
 def _config_of_attributes(layer):
@@ -201,7 +209,7 @@ def _config_of_attributes(layer):
         if hasattr(layer, name)
     }
     own = {"name": layer.name, "trainable": layer.trainable}
-    return {**config, **own, "dtype": layer.dtype_policy}
+    return {**config, **own, "dtype": _policy_of(layer)}
 
 
 def made_again(layer: layers.Layer, changes: dict) -> layers.Layer:

@@ -1,6 +1,7 @@
 """How much units matter: a score for every class of joined units."""
 
 from collections.abc import Callable
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -23,24 +24,29 @@ def _magnitudes(layer, kernel):
 
 def scores(
     model: keras.Model,
-    analysis: ChannelAnalysis,
+    analyses: Sequence[ChannelAnalysis],
     importance: Importance,
     data: object,
-) -> np.ndarray:
-    """A score by label; that of a class is at the label that stands for it.
+) -> list[np.ndarray]:
+    """Scores by label; that of a class is at the label that stands for it.
 
     Args:
         model: the model that was read.
-        analysis: its channels.
+        analyses: its channels, and those inside of its layers.
         importance: see `prune`.
         data: see `prune`.
     """
     if importance == "path":
-        return path_products(analysis)
+        return [path_products(analysis) for analysis in analyses]
     if importance == "batch_norm":
-        return _batch_norm(analysis)
+        return _batch_norm(analyses)
     if importance == "taylor":
-        return _taylor(model, analysis, data)
+        products = _first_order(model, data)
+        return [_taylor(analysis, products) for analysis in analyses]
+    return [_of_kernels(analysis, importance) for analysis in analyses]
+
+
+def _of_kernels(analysis, importance):
     function = importance if callable(importance) else _magnitudes
     found, members = np.zeros((2, analysis.classes.count))
     roots = analysis.classes.roots()
@@ -61,7 +67,18 @@ def scores(
     return found / np.maximum(members, 1)
 
 
-def _batch_norm(analysis):
+def _batch_norm(analyses):
+    found = [_of_scales(analysis) for analysis in analyses]
+    if not np.isfinite(np.concatenate(found)).any():
+        raise ValueError(
+            "`importance` must fit the model. Received: "
+            "importance='batch_norm', but no unit goes into a batch "
+            "normalization with a scale."
+        )
+    return found
+
+
+def _of_scales(analysis):
     found = np.zeros(analysis.classes.count)
     roots = analysis.classes.roots()
     seen = np.zeros(len(found), dtype=bool)
@@ -74,18 +91,12 @@ def _batch_norm(analysis):
                 found, roots[along.read.labels], np.abs(array(layer.gamma))
             )
             seen[roots[along.read.labels]] = True
-    if not seen.any():
-        raise ValueError(
-            "`importance` must fit the model. Received: "
-            "importance='batch_norm', but no unit goes into a batch "
-            "normalization with a scale."
-        )
     found[~seen] = np.inf
     return found
 
 
-def _taylor(model, analysis, data):
-    """First order: the change of the loss without the weights of a unit."""
+def _first_order(model, data):
+    """By path, every weight times its gradient."""
     if data is None or getattr(model, "loss", None) is None:
         raise ValueError(
             "`importance='taylor'` must have data=(x, y) and a model that is "
@@ -98,10 +109,14 @@ def _taylor(model, analysis, data):
     copy.compile(keras.optimizers.SGD(1.0), model.loss, jit_compile=False)
     before = {v.path: array(v) for v in copy.trainable_variables}
     copy.train_on_batch(x, y)
-    products = {
+    return {
         v.path: before[v.path] * (before[v.path] - array(v))
         for v in copy.trainable_variables
     }
+
+
+def _taylor(analysis, products):
+    """First order: the change of the loss without the weights of a unit."""
     found = np.zeros(analysis.classes.count)
     roots = analysis.classes.roots()
     for weighted in with_own_units(analysis):

@@ -80,8 +80,16 @@ def measured(
             sizes[name] = os.path.getsize(path)
             with open(path, "rb") as file:
                 content = file.read()
-        program = interpreter.Interpreter(model_content=content)
-        programs[name] = _Program(program.get_signature_runner(), model, batch)
+        try:
+            program = interpreter.Interpreter(model_content=content)
+            runner = program.get_signature_runner()
+        except RuntimeError as error:
+            said = " ".join(str(error).split())[:300]
+            raise ValueError(
+                "`model` must consist of operations that the interpreter of "
+                f"LiteRT has. Received: RuntimeError: {said}"
+            ) from error
+        programs[name] = _Program(runner, model, batch)
         programs[name].compare(model, batch)
     times: dict[str, float] = {}
     if timed:

@@ -137,7 +137,10 @@ class _Builder:
         edit = self._edited.get(path)
         if functional_of(old) is not None:
             made = self.build(old, (*scope, old.name))
-        elif edit is not None and isinstance(old, layers.Layer):
+        elif edit is not None and (
+            isinstance(old, layers.Layer)
+            and (edit.config or edit.values is None)
+        ):
             made = made_again(old, edit.config)
         else:
             made = self._copier.copy(old)

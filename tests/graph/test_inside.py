@@ -7,8 +7,9 @@ from keras import activations
 from keras import layers
 from keras import ops
 
+from keras_wd import callbacks
 from keras_wd import graph
-from keras_wd.graph import inside
+from keras_wd.graph import followed
 from keras_wd.graph import traits
 
 pytestmark = pytest.mark.one_backend
@@ -84,6 +85,18 @@ class Plain(layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "width": self.width}
+
+
+class Unsaid(layers.Layer):
+    """Without `get_config`: Keras keeps the arguments, if they are plain."""
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.up = layers.Dense(width, "relu", name="up")
+        self.down = layers.Dense(4, name="down")
+
+    def call(self, x):
+        return x + self.down(self.up(x))
 
 
 class Fixed(Gated):
@@ -307,7 +320,7 @@ def test_a_layer_that_only_the_whole_model_refutes_stays(monkeypatch):
     kernel, bias = model.get_layer("two").get_weights()
     kernel[:, :3] = 0
     model.get_layer("two").set_weights([kernel, bias])
-    monkeypatch.setattr(inside._Inner, "_compare", lambda *_: None)
+    monkeypatch.setattr(followed.Followed, "_compare", lambda *_: None)
     call = Plain.call
     monkeypatch.setattr(Plain, "call", lambda s, x: call(s, x) * s.width)
     smaller, report = graph.compact(model, report=True, batch_size=None)
@@ -317,3 +330,71 @@ def test_a_layer_that_only_the_whole_model_refutes_stays(monkeypatch):
     np.testing.assert_allclose(
         outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
     )
+
+
+def weaken(block, units):
+    """What matters least are the first units."""
+    kernel = np.array(block.down.kernel)
+    kernel[:units] *= 1e-6
+    block.down.kernel.assign(kernel)
+
+
+def test_units_inside_are_pruned_by_what_they_matter():
+    tower = Tower(8, 2, name="tower")
+    model = network(Gated(8, name="one"), Fixed(name="fixed"), tower)
+    one = model.get_layer("one")
+    weaken(one, 6)
+    # One number is the width of both blocks: each keeps what the larger does.
+    weaken(tower.blocks[0], 5)
+    weaken(tower.blocks[1], 3)
+    smaller = graph.prune(model, ratio=14 / 26, round_to=1)
+    found = smaller.get_layer("tower")
+    assert smaller.get_layer("one").width == 2
+    np.testing.assert_array_equal(
+        np.array(smaller.get_layer("one").up.kernel),
+        np.array(one.up.kernel)[:, 6:],
+    )
+    assert smaller.get_layer("fixed").up.units == 8
+    assert (found.width, found.mix.num_heads) == (5, 2)
+
+
+def test_units_inside_are_masked_during_fit():
+    model = network(Gated(8, name="one"))
+    pruning = callbacks.GradualPruning(0.5, steps=2, every=1, round_to=1)
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).normal(size=(8, 6, 4))
+    history = model.fit(
+        x,
+        x[..., :2],
+        batch_size=2,
+        epochs=2,
+        verbose=0,
+        callbacks=[pruning],
+    )
+    assert history.history["pruned"] == [0.5, 0.5]
+    smaller = graph.compact(model)
+    assert smaller.get_layer("one").width == 4
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_a_layer_whose_arguments_keras_keeps_is_pruned_twice():
+    model = network(Unsaid(8, name="one"))
+    once, report = graph.prune(
+        model, ratio=0.5, round_to=1, report=True, batch_size=None
+    )
+    twice = graph.prune(once, ratio=0.5, round_to=1)
+    configs = [m.get_layer("one").get_config() for m in (model, once, twice)]
+    assert [config["width"] for config in configs] == [8, 4, 2]
+    assert "one/up" in str(report)
+
+
+def test_a_report_is_printed_where_no_multiplication_is_counted():
+    inputs = keras.Input((6, 4))
+    model = keras.Model(inputs, Plain(8, name="one")(inputs))
+    dead_units(model.get_layer("one"))
+    report = graph.compact(model, report=True, batch_size=None)[1]
+    assert report.after.multiply_adds == 0
+    (line,) = [n for n in str(report).splitlines() if "multiply-adds  " in n]
+    assert line.split()[-1] == "-"

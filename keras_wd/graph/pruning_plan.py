@@ -1,0 +1,246 @@
+"""Which units go first, and how many of them keep a budget."""
+
+import itertools
+import operator
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_wd.graph.channel_analysis import ChannelAnalysis
+from keras_wd.graph.compaction import compact
+from keras_wd.graph.edits import without_rows
+from keras_wd.graph.followed import Followed
+from keras_wd.graph.followed import followed_in
+from keras_wd.graph.importance import Importance
+from keras_wd.graph.importance import scores
+from keras_wd.graph.rebuild import Edit
+from keras_wd.graph.rebuild import rebuild
+from keras_wd.graph.sizes import multiply_adds as count_of_multiply_adds
+from keras_wd.graph.sizes import multiply_adds_of
+from keras_wd.graph.structure import read
+
+
+class Plan:
+    """Which classes of units of a model can go, in what order.
+
+    Labels are those of the model, and behind them those inside of layers of
+    other classes.
+
+    Args:
+        model: which is read.
+        importance: see `prune`.
+        round_to: see `prune`.
+        data: see `prune`.
+        followed: the layers of an earlier plan of the model, which takes
+            seconds to follow them; found for None.
+
+    Attributes:
+        order: the labels that stand for the classes, first those that nothing
+            reads, then the least important.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        importance: Importance,
+        round_to: int,
+        data: object,
+        followed: Sequence[Followed] | None = None,
+    ):
+        self.model = model
+        self.graph = read(model)
+        self.analysis = ChannelAnalysis(self.graph, {})
+        if followed is None:
+            followed = followed_in(self.analysis)
+        else:
+            for layer in followed:
+                layer.refresh()
+        self.followed = [layer for layer in followed if layer.sizes]
+        inside = [ChannelAnalysis(one.graph, {}) for one in self.followed]
+        self._analyses = [self.analysis, *inside]
+        counts = [analysis.classes.count for analysis in self._analyses]
+        self._starts = np.cumsum([0, *counts])
+        self._roots = self._joined(
+            [analysis.classes.roots() for analysis in self._analyses],
+            self._starts,
+        )
+        self._round_to = round_to
+        # What one number says how many there are keeps as many.
+        self._alike = [[made] for made in self.analysis.made]
+        for layer, start in zip(self.followed, self._starts[1:], strict=False):
+            self._alike += [
+                [made + start for made in members] for members in layer.sizes
+            ]
+        found = self._joined(scores(model, self._analyses, importance, data))
+        free = np.zeros(len(self._roots), dtype=bool)
+        for made in itertools.chain(*self._alike):
+            free[self._roots[made]] = True
+        for analysis, start in zip(self._analyses, self._starts, strict=False):
+            free[start + np.array([*analysis.classes.reasons()], int)] = False
+        free &= np.isfinite(found)
+        labels = np.flatnonzero(free)
+        used = self._read_by_something()
+        self._scores = np.where(used, found, -np.inf)
+        self.order = labels[np.argsort(self._scores[labels], kind="stable")]
+
+    def _joined(self, arrays, starts=()):
+        """One array of those of the model and of its layers."""
+        pairs = itertools.zip_longest(
+            arrays, starts[: len(arrays)], fillvalue=0
+        )
+        return np.concatenate([array + start for array, start in pairs])
+
+    def check(self) -> None:
+        """Raise if no unit may go."""
+        if not len(self.order):
+            raise ValueError(
+                "`model` must have units that can be removed. Received: "
+                f"model={self.model.name!r} without any. "
+                "keras_wd.graph.compact(model, report=True) says why. Units "
+                "inside of layers of other classes go for a `ratio` or a "
+                "`latency`, not for `multiply_adds`."
+            )
+
+    def _read_by_something(self):
+        """By label that stands for a class, whether a row of it is not 0."""
+        used = np.zeros(len(self._roots), dtype=bool)
+        for analysis, start in zip(self._analyses, self._starts, strict=False):
+            for weighted in analysis.weighted:
+                rows = (weighted.kernel != 0).any(axis=(0, 2))
+                labels = weighted.read.labels[rows] + start
+                used[self._roots[labels]] = True
+        return used
+
+    def lowest(self, count: int) -> np.ndarray:
+        """By label, whether it goes with so many classes, rounded."""
+        removed = np.zeros(len(self._roots), dtype=bool)
+        removed[self.order[:count]] = True
+        changed = True
+        while changed:
+            changed = False
+            for members in self._alike:
+                wanted = max(self._rounded(removed, made) for made in members)
+                for made in members:
+                    changed |= self._bring_back(removed, made, wanted)
+        return removed[self._roots]
+
+    def _rounded(self, removed, made):
+        """How many of the units of a layer stay."""
+        left = int((~removed[self._roots[made]]).sum())
+        wanted = -(-max(left, 1) // self._round_to) * self._round_to
+        return min(wanted, len(made))
+
+    def _bring_back(self, removed, made, wanted):
+        """Let so many units of a layer stay, the important; whether any."""
+        classes, counts = np.unique(self._roots[made], return_counts=True)
+        gone = removed[classes]
+        left = int(counts[~gone].sum())
+        order = np.argsort(-self._scores[classes[gone]], kind="stable")
+        back = zip(classes[gone][order], counts[gone][order], strict=True)
+        changed = False
+        for label, count in back:
+            if left >= wanted:
+                break
+            removed[label] = False
+            left += int(count)
+            changed = True
+        return changed
+
+    def masked(self, removed: np.ndarray) -> keras.Model:
+        """The model with nothing that reads the units that go."""
+        edited, *inside = self._without(removed)
+        for layer, inner in zip(self.followed, inside, strict=True):
+            edited[layer.step.path] = Edit({}, {}, layer.values(inner))
+        return rebuild(self.model, edited)
+
+    def _without(self, removed, values=np.array):
+        """What is different about the model, and inside of its layers."""
+        return [
+            without_rows(analysis, removed[start:], values)
+            for analysis, start in zip(
+                self._analyses, self._starts, strict=False
+            )
+        ]
+
+    def share(self, removed: np.ndarray) -> float:
+        """Of the classes that can go, how many go."""
+        return float(removed[self.order].mean())
+
+    def masks(
+        self, removed: np.ndarray
+    ) -> list[tuple[keras.Variable, np.ndarray]]:
+        """Variables of the model, and True where they read no such unit."""
+        operations = {s.path: s.operation for s in self.graph.steps}
+        edited, *inside = self._without(
+            removed, lambda v: np.ones(v.shape, bool)
+        )
+        found = [
+            (operator.attrgetter(name)(operations[path]), mask)
+            for path, edit in edited.items()
+            for name, mask in edit.arrays.items()
+        ]
+        for layer, inner in zip(self.followed, inside, strict=True):
+            found += layer.masks(inner)
+        return [(variable, mask) for variable, mask in found if not mask.all()]
+
+    def pruned(self, removed: np.ndarray) -> keras.Model:
+        """The smaller model, verified."""
+        return compact(self.masked(removed))
+
+
+def count_within(plan: Plan, budget: float, done: float = 1.0) -> int:
+    """How many classes go until few enough multiply-adds remain.
+
+    Args:
+        plan: in which order they go.
+        budget: what may remain, as a share of the model's if it is at most 1.
+        done: the share of the way there, in [0, 1].
+
+    Raises:
+        ValueError: if the model has no fixed number of them, or too many
+            remain when all classes that can go do.
+    """
+    whole = count_of_multiply_adds(plan.graph)
+    if whole is None:
+        raise ValueError(
+            "`multiply_adds` must be of a model whose inputs have fixed "
+            "sizes. Received: one that has not; give `ratio` instead."
+        )
+    target = budget * whole if budget <= 1 else budget
+    target = whole - done * (whole - target)
+    low, high = 0, len(plan.order)
+
+    def enough(count):
+        left = _estimate(plan, plan.lowest(count))
+        return left <= target
+
+    if not enough(high):
+        least = _estimate(plan, plan.lowest(high))
+        raise ValueError(
+            "`multiply_adds` must be what the layers that can shrink allow. "
+            f"Received: multiply_adds={budget}, but {least:,} of {whole:,} "
+            "remain when all units that can be removed are."
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return low
+
+
+def _estimate(plan, removed):
+    """The multiply-adds without some units."""
+    total = count_of_multiply_adds(plan.graph)
+    share = {}
+    for weighted in plan.analysis.weighted:
+        rows = (~removed[weighted.read.labels]).mean()
+        units = (~removed[weighted.made]).mean()
+        share.setdefault(weighted.step, []).append(rows * units)
+    for along in plan.analysis.along:
+        if len(along.read.labels):
+            kept = (~removed[along.read.labels]).mean()
+            share.setdefault(along.step, []).append(kept)
+    for step, shares in share.items():
+        whole = multiply_adds_of(plan.graph, step)
+        total -= whole * (1 - float(np.mean(shares)))
+    return round(total)
