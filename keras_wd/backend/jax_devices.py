@@ -14,6 +14,16 @@ def available() -> tuple[str, int]:
     return devices[0].platform, len(devices)
 
 
+def join() -> None:
+    """Meet the other processes, if that has not been done.
+
+    Raises:
+        RuntimeError: if JAX has computed something already.
+    """
+    if not jax.distributed.is_initialized():
+        keras.distribution.initialize()
+
+
 def split_cpu(count: int) -> None:
     """Make `count` devices of the CPU.
 
@@ -34,8 +44,8 @@ def sharing(
 
     Args:
         count: of devices.
-        batch_size: of a training step, a multiple of `count`. Every device
-            gets the whole of a batch of another size.
+        batch_size: of the part of a training step that this process has. Every
+            device gets the whole of a batch of another size.
     """
     devices = keras.distribution.list_devices()[:count]
     return _SharedSteps(devices, batch_size).scope()
@@ -48,7 +58,7 @@ class _SharedSteps(keras.distribution.DataParallel):
     """
 
     def __init__(self, devices: Sequence[str], batch_size: int):
-        super().__init__(devices=devices)
+        super().__init__(devices=devices, auto_shard_dataset=False)
         self._training_batch_size = batch_size
 
     def get_data_layout(

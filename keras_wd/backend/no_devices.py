@@ -11,6 +11,11 @@ def available() -> tuple[str, int]:
     return "device", 1
 
 
+def join() -> NoReturn:
+    """Not possible."""
+    split_cpu(1)
+
+
 def split_cpu(count: int) -> NoReturn:
     """Not possible."""
     raise NotImplementedError(

@@ -15,6 +15,11 @@ def available() -> tuple[str, int]:
     return "cpu", len(configured or [None])
 
 
+def join() -> None:
+    """Not possible: Keras cannot `fit` with several processes."""
+    raise RuntimeError("Keras cannot `fit` with processes of TensorFlow")
+
+
 def split_cpu(count: int) -> None:
     """Make `count` devices of the CPU.
 

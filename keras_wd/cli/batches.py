@@ -28,11 +28,14 @@ def training_batches(
     seed: int,
     epochs: range,
     augment: bool = False,
+    process: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Standardised images and labels, epoch after epoch.
 
     Every epoch visits the training images in an order of its own and leaves
     out those that do not fill a batch, so that all batches have one shape.
+    Of several processes each reads its part of every batch; the parts make
+    the batch of a single process.
 
     Args:
         data: the set.
@@ -40,16 +43,20 @@ def training_batches(
         seed: integer >= 0.
         epochs: the epochs to run through.
         augment: whether to crop and flip at random.
+        process: the number of this one, and how many train together.
     """
+    number, processes = process
+    size = batch_size // processes
+    own = slice(number * size, (number + 1) * size)
     for epoch in epochs:
         rng = np.random.default_rng((seed, epoch))
         order = rng.permutation(len(data.train))
         for step in range(steps_per_epoch(data, batch_size)):
             chosen = order[step * batch_size : (step + 1) * batch_size]
-            batch = data.train.take(chosen)
+            batch = data.train.take(chosen[own])
             images = batch.inputs
             if augment:
-                images = crop_and_flip(images, rng)
+                images = crop_and_flip(images, rng, batch_size, own)
             yield (
                 data.standardise(images),
                 data.standardise_targets(batch.targets),
@@ -92,22 +99,30 @@ def steps_per_epoch(data: DataSet, batch_size: int) -> int:
     return len(data.train) // batch_size
 
 
-def crop_and_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def crop_and_flip(
+    images: np.ndarray,
+    rng: np.random.Generator,
+    count: int | None = None,
+    part: slice = slice(None),
+) -> np.ndarray:
     """Shift by up to 4 pixels over black and mirror half of the images.
 
     Args:
         images: `(n, height, width, channels)`, not standardised.
         rng: the source of randomness.
+        count: the images of the batch that these are a part of.
+        part: which of them these are.
     """
-    count, height, width, _ = images.shape
+    own, height, width, _ = images.shape
+    count = count or own
     border = (PADDING, PADDING)
     padded = np.pad(images, ((0, 0), border, border, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(
         padded, (height, width), axis=(1, 2)
     )
-    top, left = rng.integers(0, 2 * PADDING + 1, size=(2, count))
-    cropped = np.moveaxis(windows[np.arange(count), top, left], 1, -1)
-    mirrored = rng.random((count,)) < 0.5
+    top, left = rng.integers(0, 2 * PADDING + 1, size=(2, count))[:, part]
+    cropped = np.moveaxis(windows[np.arange(own), top, left], 1, -1)
+    mirrored = rng.random((count,))[part] < 0.5
     return np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
 
 
@@ -127,7 +142,11 @@ def evaluation_arrays(
 
 
 def evaluation(
-    data: DataSet, split: Split, batch_size: int, devices: int = 1
+    data: DataSet,
+    split: Split,
+    batch_size: int,
+    devices: int = 1,
+    processes: int = 1,
 ) -> dict:
     """What `evaluate` is given: arrays, or batches that are read in turn.
 
@@ -138,13 +157,15 @@ def evaluation(
         devices: that share a batch. Keras has TensorFlow's divide the first
             batch evenly, JAX's only batches of the training's size, so
             others are of a size that they divide, but not that one.
+        processes: that read a part of a batch of the training each, and the
+            whole of others.
     """
     is_streamed = isinstance(split.inputs, Stream)
     steps = math.ceil(len(split) / EVALUATION_BATCH)
     size = batch_size if is_streamed else math.ceil(len(split) / steps)
     if devices > 1:
         size = size // devices * devices
-        if size == batch_size:
+        if min(size, len(split)) == batch_size // processes:
             size += devices if size + devices <= len(split) else -devices
         size = max(size, devices)
     if is_streamed:

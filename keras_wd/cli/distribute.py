@@ -1,4 +1,4 @@
-"""`--distribute`: the devices that train a run together."""
+"""`--distribute`: the devices and processes that train a run together."""
 
 import contextlib
 import json
@@ -11,6 +11,8 @@ import keras
 from keras_wd.backend import devices
 from keras_wd.cli.usage_errors import UsageError
 from keras_wd.cli.usage_errors import first_line
+
+_VARIABLE = "KERAS_DISTRIBUTION_"
 
 
 @contextlib.contextmanager
@@ -26,6 +28,9 @@ def sharing(settings: Mapping) -> Iterator[None]:
         yield
         return
     _check_alone()
+    _, processes = process(settings)
+    if processes > 1:
+        _join(settings)
     found = _checked(settings["devices"])
     if settings["batch_size"] % found:
         raise UsageError(
@@ -39,7 +44,7 @@ def sharing(settings: Mapping) -> Iterator[None]:
             "which cannot compile a step that several devices share. Leave "
             "it out, or set KERAS_BACKEND=jax"
         )
-    with devices.sharing(found, settings["batch_size"]):
+    with devices.sharing(found, settings["batch_size"] // processes):
         yield
 
 
@@ -48,6 +53,77 @@ def count(settings: Mapping) -> int:
     if settings["distribute"] == "none":
         return 1
     return settings["devices"] or devices.available()[1]
+
+
+def process(settings: Mapping) -> tuple[int, int]:
+    """The number of this process, and how many train a run together.
+
+    Raises:
+        UsageError: if the variables that say so make no sense.
+    """
+    count = _variable("NUM_PROCESSES", 1)
+    if settings["distribute"] == "none" or count < 2:
+        return 0, 1
+    number = _variable("PROCESS_ID", None)
+    if number not in range(count):
+        raise UsageError(
+            f"{_VARIABLE}PROCESS_ID must be from 0 to {count - 1}. Received: "
+            f"{number}"
+        )
+    return number, count
+
+
+def is_first(settings: Mapping) -> bool:
+    """Whether this process is the one that writes and prints."""
+    return process(settings)[0] == 0
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Create variables in this process only.
+
+    Keras makes an optimizer to save one, whose variables other processes
+    would have to make as well.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def _variable(name, default):
+    text = os.environ.get(_VARIABLE + name)
+    if text is None:
+        return default
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{_VARIABLE}{name} must be a whole number. Received: {text!r}"
+        ) from error
+
+
+def _join(settings):
+    """Meet the other processes."""
+    if keras.backend.backend() != "jax":
+        raise UsageError(
+            f"{_VARIABLE}NUM_PROCESSES needs KERAS_BACKEND=jax: Keras cannot "
+            "`fit` with several processes of TensorFlow"
+        )
+    if settings["devices"] is not None:
+        raise UsageError(
+            "--devices is for one process; several share all the devices they "
+            f"have. Leave it out. Received: --devices={settings['devices']}"
+        )
+    try:
+        devices.join()
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f"the processes of {_VARIABLE}JOB_ADDRESSES do not meet: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _check_alone():
@@ -64,8 +140,9 @@ def _check_alone():
     if tasks > 1:
         raise UsageError(
             "--distribute=data is for the devices of one machine, and "
-            f"TF_CONFIG names {tasks} tasks. Unset it; for several machines, "
-            "see the page on more devices in the documentation"
+            f"TF_CONFIG names {tasks} tasks, with which Keras cannot `fit`. "
+            "Unset it. For several machines, use KERAS_BACKEND=jax; see the "
+            "page on more devices in the documentation"
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -52,10 +53,11 @@ def main(arguments: Sequence[str]) -> int:
     if settings["resume"]:
         done = report.read(settings["output_dir"])
         if done is not None:
-            print("The run is complete.")
-            report.show(settings, done, settings["output_dir"])
+            if distribute.is_first(settings):
+                print("The run is complete.")
+                report.show(settings, done, settings["output_dir"])
             return 0
-    else:
+    elif distribute.is_first(settings):
         files.check_folder(settings["output_dir"])
     with distribute.sharing(settings):
         data = datasets.for_run(settings)
@@ -81,16 +83,18 @@ def run(
     """
     model = compiled_model(settings, data)
     epochs_done, seconds = 0, 0.0
+    folder = settings["output_dir"]
+    is_first = distribute.is_first(settings)
     if settings["resume"]:
-        folder = settings["output_dir"]
         epochs_done, seconds = checkpoint.restore(model, folder)
+    if settings["resume"] and is_first:
         history.truncate(folder, epochs_done)
         print(f"Resuming {folder} after epoch {epochs_done}", flush=True)
-    else:
-        folder = files.make_folder(settings["output_dir"], title(settings))
+    elif is_first:
+        folder = files.make_folder(folder, title(settings))
         config.write(settings, folder)
         print(_announcement(settings, data, model, folder), flush=True)
-    stored = checkpoint.Checkpoint(folder, seconds)
+    stored = checkpoint.Checkpoint(folder, seconds) if is_first else None
     last = settings["epochs"] if until is None else until
     epochs = range(epochs_done, last)
     try:
@@ -104,16 +108,25 @@ def run(
         return INTERRUPTED
     if last < settings["epochs"]:
         return 0
-    summary = _summary(model, settings, data, folder, stored.seconds)
+    measured = _measured(model, settings, data)
+    status = 0 if math.isfinite(measured["test_loss"]) else 1
+    if stored is None:
+        return status
+    summary = report.summary(
+        **measured,
+        epochs=len(history.read(folder)),
+        seconds=stored.seconds,
+    )
     distribute.synchronize(model, False)
     with files.replacing(os.path.join(folder, "model.keras")) as draft:
-        model.save(draft)
+        with distribute.alone():
+            model.save(draft)
     if picture:
         report.draw(settings, folder, summary)
     report.write(summary, folder)
     checkpoint.remove(folder)
     report.show(settings, summary, folder)
-    return 0 if summary["test_loss"] is not None else 1
+    return status
 
 
 def compiled_model(settings: Mapping, data: DataSet) -> keras.Model:
@@ -166,11 +179,13 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
     augment = settings["augment"] == "true" or (
         settings["augment"] == "auto" and data.is_colour
     )
+    process = distribute.process(settings)
     validation = batches.evaluation(
         data,
         data.validation,
         settings["batch_size"],
         distribute.count(settings),
+        process[1],
     )
     if not epochs:
         return
@@ -182,7 +197,18 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
         settings["seed"],
         epochs,
         augment,
+        process,
     )
+    verbose, writers = 0, []
+    if stored is not None:
+        verbose = 1 if sys.stdout.isatty() else 2
+        writers = [
+            history.writer(folder),
+            keras.callbacks.TensorBoard(
+                os.path.join(folder, "tensorboard"), write_graph=False
+            ),
+            stored,
+        ]
     model.fit(
         batches.Restartable(training, steps * len(epochs)),
         shuffle=False,  # the batches are shuffled
@@ -193,16 +219,12 @@ def _fit(model, settings, data, folder, epochs, callbacks, stored):
         if "y" in validation
         else validation["x"],
         validation_batch_size=validation.get("batch_size"),
-        verbose=1 if sys.stdout.isatty() else 2,
+        verbose=verbose,
         callbacks=[
             *_steering(settings, data, steps),
             *callbacks,
             EpochLogs(),
-            history.writer(folder),
-            keras.callbacks.TensorBoard(
-                os.path.join(folder, "tensorboard"), write_graph=False
-            ),
-            stored,
+            *writers,
         ],
     )
 
@@ -220,19 +242,21 @@ def _steering(settings, data, steps):
     return found
 
 
-def _summary(model, settings, data, folder, seconds):
+def _measured(model, settings, data):
     given = batches.evaluation(
-        data, data.test, settings["batch_size"], distribute.count(settings)
+        data,
+        data.test,
+        settings["batch_size"],
+        distribute.count(settings),
+        distribute.process(settings)[1],
     )
     scores = model.evaluate(**given, verbose=0, return_dict=True)
-    return report.summary(
-        test_accuracy=scores.pop("accuracy", None),
+    return {
+        "test_accuracy": scores.pop("accuracy", None),
         **{f"test_{name}": value for name, value in scores.items()},
         **measure(model),
-        parameters=model.count_params(),
-        epochs=len(history.read(folder)),
-        seconds=seconds,
-    )
+        "parameters": model.count_params(),
+    }
 
 
 def title(settings: Mapping) -> str:

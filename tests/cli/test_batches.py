@@ -58,6 +58,20 @@ def test_starting_at_a_later_epoch_gives_the_same_batches(data, augment):
         np.testing.assert_array_equal(b, d)
 
 
+@pytest.mark.parametrize("augment", [False, True])
+def test_the_parts_of_all_processes_make_the_batch_of_one(data, augment):
+    given = data, 8, 3, range(2), augment
+    parts = [batches.training_batches(*given, (n, 4)) for n in range(4)]
+    for whole, *own in zip(
+        batches.training_batches(*given), *parts, strict=True
+    ):
+        for all_of_it, pieces in zip(
+            whole, zip(*own, strict=True), strict=True
+        ):
+            assert [len(piece) for piece in pieces] == [2] * 4
+            np.testing.assert_array_equal(np.concatenate(pieces), all_of_it)
+
+
 def test_augmented_images_are_shifted_crops_perhaps_mirrored():
     rng = np.random.default_rng(0)
     image = rng.integers(1, 256, (5, 7, 3), dtype=np.uint8)

@@ -14,6 +14,9 @@ from keras_wd.cli import checkpoint
 from keras_wd.cli import config
 from keras_wd.cli import distribute
 from keras_wd.cli import history
+from tests.distribution.processes import finish
+from tests.distribution.processes import free_addresses
+from tests.distribution.processes import start
 
 # What K-FAC compiles takes long with JAX.
 OPTIMIZER = {
@@ -21,7 +24,6 @@ OPTIMIZER = {
     "jax": ["momentum"],
 }[keras.backend.backend()]
 FLAGS = [
-    "train",
     "--decay=l2",
     "--hidden_units=8",
     "--batch_norm",
@@ -42,9 +44,10 @@ if keras.backend.backend() == "jax":
     initial_values.draw_by_numpy()
 
 flags = sys.argv[3:]
-assert main([*flags, f"--output_dir={sys.argv[1]}"]) == 0
+assert main(["train", *flags, f"--output_dir={sys.argv[1]}"]) == 0
 resumed = ["--resume", f"--output_dir={sys.argv[2]}"]
-assert main([flags[0], *resumed, "--distribute=data", "--devices=2"]) == 0
+devices = [f for f in flags if f.startswith(("--distribute", "--devices"))]
+assert main(["train", *resumed, *devices]) == 0
 """
 
 
@@ -56,6 +59,13 @@ def trained(folder):
 def losses(folder):
     rows = history.read(str(folder))
     return [[row["loss"], row["val_loss"]] for row in rows]
+
+
+def assert_same_runs(folders, alone):
+    for folder in folders:
+        np.testing.assert_allclose(losses(folder), losses(alone), rtol=1e-5)
+        for a, b in zip(trained(folder), trained(alone), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
 def interrupt(self, epoch, logs=None, store=checkpoint.Checkpoint.on_epoch_end):
@@ -72,10 +82,10 @@ def test_two_devices_train_as_one_and_resume_its_runs(tmp_path, monkeypatch):
     flags = [*FLAGS, f"--data_dir={tmp_path / 'tfds'}"]
     alone, two, cut = (tmp_path / name for name in ("alone", "two", "cut"))
     on_one = [*flags, f"--jit={jit}"]
-    assert main([*on_one, f"--output_dir={alone}"]) == 0
+    assert main(["train", *on_one, f"--output_dir={alone}"]) == 0
     with monkeypatch.context() as context:
         context.setattr(checkpoint.Checkpoint, "on_epoch_end", interrupt)
-        assert main([*on_one, f"--output_dir={cut}"]) == 130
+        assert main(["train", *on_one, f"--output_dir={cut}"]) == 130
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, two, cut, *flags, *ON_TWO],
         capture_output=True,
@@ -86,10 +96,39 @@ def test_two_devices_train_as_one_and_resume_its_runs(tmp_path, monkeypatch):
     assert "ran out of data" not in done.stderr
     stored = json.loads((two / "config.json").read_text("utf-8"))["flags"]
     assert (stored["distribute"], stored["devices"]) == ("data", 2)
-    for folder in (two, cut):
-        np.testing.assert_allclose(losses(folder), losses(alone), rtol=1e-5)
-        for a, b in zip(trained(folder), trained(alone), strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+    assert_same_runs((two, cut), alone)
+
+
+if keras.backend.backend() == "jax":
+
+    @pytest.mark.weekly(reason="four runs; tests/distribution has the steps")
+    @pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning"
+    )
+    def test_two_processes_train_as_one_and_resume_its_runs(
+        tmp_path, data_dir, monkeypatch
+    ):
+        flags = [*FLAGS, f"--data_dir={data_dir}"]
+        flags += ["--augment=true", "--stream=true"]
+        alone, two, cut = (tmp_path / name for name in ("alone", "two", "cut"))
+        assert main(["train", *flags, f"--output_dir={alone}"]) == 0
+        with monkeypatch.context() as context:
+            context.setattr(checkpoint.Checkpoint, "on_epoch_end", interrupt)
+            assert main(["train", *flags, f"--output_dir={cut}"]) == 130
+        addresses = free_addresses(2)
+        first, second = finish(
+            *(
+                start(
+                    *("-c", PROGRAM, two, cut, "--distribute=data", *flags),
+                    KERAS_DISTRIBUTION_JOB_ADDRESSES=addresses,
+                    KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+                    KERAS_DISTRIBUTION_PROCESS_ID=str(index),
+                )
+                for index in range(2)
+            )
+        )
+        assert "test accuracy" in first and "test accuracy" not in second
+        assert_same_runs((two, cut), alone)
 
 
 def test_the_configuration_keeps_the_devices(tmp_path):
@@ -147,7 +186,7 @@ def test_a_batch_is_divided_evenly(monkeypatch, capsys):
         ("[]", "TF_CONFIG must be a JSON object"),
         (
             '{"cluster": {"worker": ["a:1", "b:1"]}}',
-            "TF_CONFIG names 2 tasks. Unset it",
+            "TF_CONFIG names 2 tasks, with which Keras cannot `fit`. Unset",
         ),
     ],
 )
@@ -155,6 +194,27 @@ def test_a_cluster_is_no_machine(value, message, monkeypatch, capsys):
     monkeypatch.setenv("TF_CONFIG", value)
     assert main(["train", *ON_TWO]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "number, flags, message",
+    [
+        ("2", [], "KERAS_DISTRIBUTION_PROCESS_ID must be from 0 to 1"),
+        ("x", [], "KERAS_DISTRIBUTION_PROCESS_ID must be a whole number"),
+        (
+            *("1", ["--devices=2"]),
+            "--devices is for one process"
+            if keras.backend.backend() == "jax"
+            else "NUM_PROCESSES needs KERAS_BACKEND=jax: Keras cannot `fit`",
+        ),
+    ],
+)
+def test_a_process_knows_its_place(number, flags, message, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", number)
+    assert main(["train", "--distribute=data", *flags]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
 
 
 if keras.backend.backend() == "tensorflow":

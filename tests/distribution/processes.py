@@ -1,15 +1,26 @@
 """Processes that a test starts."""
 
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
 
-def start(module, *arguments, **environment):
+def free_addresses(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    for one in sockets:
+        one.close()
+    return ",".join(addresses)
+
+
+def start(*arguments, **environment):
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -28,7 +39,7 @@ def chosen(request):
 
 
 def finish(*processes, timeout=400):
-    """Wait for all; fail with what the first that failed wrote."""
+    """Wait for all; give what they wrote, or fail with what one wrote."""
     try:
         texts = [p.communicate(timeout=timeout)[0] for p in processes]
     finally:
@@ -37,3 +48,4 @@ def finish(*processes, timeout=400):
     for process, text in zip(processes, texts, strict=True):
         if process.returncode:
             pytest.fail(text[-3000:])
+    return texts

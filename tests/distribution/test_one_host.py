@@ -23,7 +23,8 @@ if not TENSORFLOW:
 def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices")
     names = chosen(request)
-    finish(start("tests.distribution.one_host", folder, CLIPPED, *names))
+    module = "tests.distribution.one_host"
+    finish(start("-m", module, folder, CLIPPED, *names))
     return folder
 
 

@@ -1,7 +1,5 @@
 """Two processes end with the weights of one device on the whole batch."""
 
-import socket
-
 import keras
 import numpy as np
 import pytest
@@ -9,19 +7,10 @@ import pytest
 from tests.distribution import cases
 from tests.distribution.processes import chosen
 from tests.distribution.processes import finish
+from tests.distribution.processes import free_addresses
 from tests.distribution.processes import start
 
 pytestmark = pytest.mark.slow(reason="starts two processes that train together")
-
-
-def free_addresses(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
-    for one in sockets:
-        one.close()
-    return ",".join(addresses)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +19,8 @@ def folder(request, tmp_path_factory):
     addresses = free_addresses(2)
     module = "tests.distribution.worker"
     names = chosen(request)
-    finish(*(start(module, i, addresses, folder, *names) for i in range(2)))
+    given = addresses, folder, *names
+    finish(*(start("-m", module, i, *given) for i in range(2)))
     return folder
 
 
