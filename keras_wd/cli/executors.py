@@ -175,6 +175,11 @@ def on_ray(
         UsageError: if no node has so many devices.
     """
     require("ray", extra="ray")
+    has_cluster = "RAY_ADDRESS" in os.environ
+    if not has_cluster:
+        # What Ray does for a cluster on one machine, with a warning if it is
+        # not told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     run = run or _train
@@ -183,8 +188,9 @@ def on_ray(
     started = not ray.is_initialized()
     if started:
         arguments = {}
-        if "RAY_ADDRESS" not in os.environ:
-            arguments["num_cpus"] = workers * (count or 1)
+        if not has_cluster:
+            cores = workers * (count or 1)
+            arguments = {"address": "local", "num_cpus": cores}
         ray.init(
             log_to_driver=False,
             include_dashboard=False,
