@@ -212,14 +212,18 @@ def _open(pair):
 
 def _versus(pair):
     row, other = pair[0].row, pair[0].other
-    better = sorted({c.is_better for c in pair if c.is_certain})
+    certain = [c for c in pair if c.is_certain]
+    better = sorted({c.is_better for c in certain})
     verdict = {
         (True,): "is better than",
         (False,): "is worse than",
         (False, True): "is better in one and worse in the other than",
         (): "cannot be told from",
     }[tuple(better)]
-    return f"{name_of(row)} {verdict} {_short(other)}"
+    number = ""
+    if len(certain) == 1:
+        number = f" in test {label_of(certain[0].number)}"
+    return f"{name_of(row)} {verdict} {_short(other)}{number}"
 
 
 def _short(row):
@@ -237,7 +241,7 @@ def _at(row):
 
 def _numbers(pair):
     parts = []
-    for one in pair:
+    for one in sorted(pair, key=lambda c: not c.is_certain):
         _, factor, form, unit = MEASURES[one.number]
         change = format(one.difference.value * factor, form)
         error = ""

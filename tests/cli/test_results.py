@@ -1,6 +1,7 @@
 """Summing up runs, and what is said of them."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -129,13 +130,27 @@ def test_pairs_of_one_seed_show_what_means_do_not():
     assert certain == {("decoupled", "none")}
     text = sentences(runs)
     (sentence,) = text.certain
-    assert "decoupled decay at 0.1 is better than no decay" in sentence
+    assert "decoupled decay at 0.1 is better than no decay: test" in sentence
     assert "test accuracy +2.00 ± 0.01 points" in sentence
     assert "Take SGD with decoupled decay at 0.1" in text.answer[0]
     assert "is certain" in text.answer[1]
     # What the fewest seeds would resolve comes first.
     assert "decoupled decay at 0.1 cannot be told from coupled" in text.open[0]
     assert "seeds would resolve the" in text.open[0]
+
+
+def test_a_verdict_names_the_number_that_is_certain():
+    runs = [
+        *(run("none", seed, 0.9, test_loss=0.5) for seed in range(3)),
+        *(
+            run("decoupled", seed, 0.9 + gain, test_loss=0.4 + gain / 1e3)
+            for seed, gain in enumerate((-0.02, 0.01, 0.02))
+        ),
+    ]
+    (sentence,) = sentences(runs).certain
+    verdict, *numbers = re.split("[:;] ", sentence)
+    assert verdict.endswith("is better than no decay in test loss")
+    assert [number[:9] for number in numbers] == ["test loss", "test accu"]
 
 
 def test_who_is_ahead_while_runs_end():
