@@ -8,7 +8,6 @@ from keras import layers
 
 from keras_wd.graph import kernels
 from keras_wd.graph import traits
-from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import Weighted
@@ -65,7 +64,9 @@ def read(analysis, step: Step, inputs: list[Channels]) -> Channels:
     between = Channels(
         heads,
         np.where(nothing, 0.0, np.nan),
-        np.full(count, UNBOUNDED),
+        # Attention is a mean of the values.
+        np.sqrt(np.square(value).sum(axis=(0, 2))),
+        np.zeros(count, bool),
     )
     kernel = output.reshape(count, -1, output.shape[-1])
     kernel = np.moveaxis(kernel, 1, 0)
@@ -79,7 +80,8 @@ def read(analysis, step: Step, inputs: list[Channels]) -> Channels:
         # As many outputs as the query has channels.
         analysis.classes.join(given["query"].labels, made)
     analysis.heads.append(Heads(step, given, heads, made))
-    return Channels(made, constants, np.full(len(made), UNBOUNDED))
+    gains = np.sqrt(np.square(kernel).sum(axis=(0, 1)))
+    return Channels(made, constants, gains, np.zeros(len(made), bool))
 
 
 def _add(analysis, step, channels, made, kernel):

@@ -18,7 +18,6 @@ from keras_wd.graph import kernels
 from keras_wd.graph import traits
 from keras_wd.graph.channels import AN_INPUT
 from keras_wd.graph.channels import AT_THE_BORDER
-from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Along
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
@@ -187,6 +186,7 @@ class ChannelAnalysis:
             self.classes.new(values.shape[1]),
             np.where((values == 0).all(axis=0), 0.0, np.nan),
             np.sqrt(np.square(values).sum(axis=0)),
+            np.ones(values.shape[1], bool),
         )
         self.along.append(Along(step, made, made))
         self.made.append(made.labels)
@@ -222,7 +222,7 @@ class ChannelAnalysis:
             constants = np.full_like(constants, np.nan)
         else:
             constants = channel_rules.activated(activation, constants)
-        return Channels(made, constants, gains)
+        return Channels(made, constants, gains, np.ones(len(made), bool))
 
     def _read_opaque(self, step, inputs, refusal):
         """All channels stay; nothing is known about what the step makes."""
@@ -237,5 +237,8 @@ class ChannelAnalysis:
             labels = self.classes.new(size)
             self.classes.pin(labels, reason, certainty)
             self._channels[tensor] = Channels(
-                labels, np.full(size, np.nan), np.full(size, UNBOUNDED)
+                labels,
+                np.full(size, np.nan),
+                np.ones(size),
+                np.zeros(size, bool),
             )

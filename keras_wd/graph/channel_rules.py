@@ -9,7 +9,6 @@ from keras import layers
 from keras import ops
 
 from keras_wd.graph import traits
-from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
 from keras_wd.graph.channels import MixesAll
@@ -196,7 +195,7 @@ def merged(
         return Channels(
             *(
                 np.concatenate([getattr(c, field) for c in inputs])
-                for field in ("labels", "constants", "gains")
+                for field in ("labels", "constants", "gains", "bounded")
             )
         )
     if is_scaled_sum(operation):
@@ -209,11 +208,23 @@ def merged(
     constants = _MERGED_CONSTANTS[name](
         np.stack([c.constants * s for c, s in zip(inputs, scales, strict=True)])
     )
+    factors = np.stack([channels.gains for channels in inputs])
+    bounded = np.stack([channels.bounded for channels in inputs]).all(axis=0)
     if name == "Multiply":
-        gains = np.full(len(inputs[0]), UNBOUNDED)
+        gains, bounded = _of_product(factors), np.zeros_like(bounded)
     else:
-        gains = np.abs(scales) @ [channels.gains for channels in inputs]
-    return Channels(inputs[0].labels, constants, gains)
+        gains = np.abs(scales) @ factors
+    return Channels(inputs[0].labels, constants, gains, bounded)
+
+
+def _of_product(gains):
+    """The geometric mean, which grows with each layer as one gain does.
+
+    Without those that do not move at all, as a gate before training.
+    """
+    moves = gains > 0
+    logarithms = np.log(np.where(moves, gains, 1)).sum(axis=0)
+    return np.exp(logarithms / np.maximum(moves.sum(axis=0), 1))
 
 
 def _product(values):
@@ -264,7 +275,7 @@ def _through_prelu(layer, read):
     below = np.where(same, slopes[0], np.nan) * read.constants
     constants = np.where(read.constants >= 0, read.constants, below)
     largest = np.maximum(np.abs(slopes).max(axis=0), 1)
-    return Channels(read.labels, constants, read.gains * largest)
+    return read.with_gains(constants, read.gains * largest)
 
 
 def through_grouped(classes: Classes, step: Step, read: Channels) -> Channels:
@@ -293,8 +304,9 @@ def through_grouped(classes: Classes, step: Step, read: Channels) -> Channels:
     gains = np.sqrt(np.square(gains).sum(axis=1))
     gains = np.repeat(gains, len(made) // layer.groups)
     gains = gains * np.sqrt(np.square(kernel).sum(axis=0))
-    gains = np.minimum(gains, UNBOUNDED)
-    return Channels(made, activated(activation, constants), gains)
+    bounded = read.bounded.reshape(layer.groups, -1).all(axis=1)
+    bounded = np.repeat(bounded, len(made) // layer.groups)
+    return Channels(made, activated(activation, constants), gains, bounded)
 
 
 def _through_depthwise(step, read):
@@ -313,4 +325,4 @@ def _through_depthwise(step, read):
             f"the activation of {step.path} is not known to be elementwise"
         )
     gains = repeated.gains * np.sqrt(np.square(kernel).sum(axis=0))
-    return Channels(repeated.labels, activated(activation, constants), gains)
+    return repeated.with_gains(activated(activation, constants), gains)

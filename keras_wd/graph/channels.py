@@ -14,10 +14,6 @@ import numpy as np
 from keras_wd.graph.structure import Graph
 from keras_wd.graph.structure import Step
 
-# A gain that no threshold reaches, whose square is still finite.
-UNBOUNDED = 1e100
-
-
 # Of several reasons why units stay, the one that a better reading of the
 # model would not change.
 _NOT_KNOWN, AT_THE_BORDER, NEVER = range(3)
@@ -51,13 +47,15 @@ class Channels:
         constants: `(n,)` the value of a position that does not depend on the
             input of the model, nor on where in the image it is; otherwise
             not a number.
-        gains: `(n,)` how much the position moves with the input of its unit
-            at most: the norm of the unit's weights times the scales since.
+        gains: `(n,)` how much the position moves with the input of its unit:
+            the norm of the unit's weights times the scales since.
+        bounded: `(n,)` whether it moves by that much at most.
     """
 
     labels: np.ndarray
     constants: np.ndarray
     gains: np.ndarray
+    bounded: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,6 +66,18 @@ class Channels:
             self.labels[positions],
             self.constants[positions],
             self.gains[positions],
+            self.bounded[positions],
+        )
+
+    def with_gains(
+        self, constants: np.ndarray, gains: np.ndarray, bounded: bool = True
+    ) -> "Channels":
+        """The same channels, scaled; bounded as before or not at all."""
+        return dataclasses.replace(
+            self,
+            constants=constants,
+            gains=gains,
+            bounded=self.bounded & bounded,
         )
 
     def with_constants(self, constants: np.ndarray) -> "Channels":

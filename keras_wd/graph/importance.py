@@ -1,6 +1,8 @@
 """How much units matter: a score for every class of joined units."""
 
+import dataclasses
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 
 import keras
@@ -9,6 +11,7 @@ from keras import layers
 
 from keras_wd.graph import traits
 from keras_wd.graph.channel_analysis import ChannelAnalysis
+from keras_wd.graph.channel_rules import is_grouped
 from keras_wd.graph.kernels import array
 from keras_wd.graph.kernels import kernel_of
 from keras_wd.graph.rebuild import rebuild
@@ -50,21 +53,84 @@ def _of_kernels(analysis, importance):
     function = importance if callable(importance) else _magnitudes
     found, members = np.zeros((2, analysis.classes.count))
     roots = analysis.classes.roots()
-    for weighted in with_own_units(analysis):
-        layer = weighted.step.operation
-        values = np.asarray(function(layer, kernel_of(layer)[0]), "float64")
-        if values.shape != weighted.made.shape:
+    for source in _sources(analysis):
+        layer, made = source.layer, source.made
+        values = np.asarray(function(layer, source.kernel), "float64")
+        if values.shape != made.shape:
             raise ValueError(
                 "`importance` must return a number for every unit. Received: "
                 f"an array of shape {values.shape} for {layer.name}, which "
-                f"has {len(weighted.made)} units."
+                f"has {len(made)} units."
             )
         if importance == "magnitude":
             # Else the units with few inputs would all go first.
             values = values / max(values.mean(), 1e-30)
-        np.add.at(found, roots[weighted.made], values)
-        np.add.at(members, roots[weighted.made], 1)
+        np.add.at(found, roots[made], values)
+        np.add.at(members, roots[made], 1)
     return found / np.maximum(members, 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Source:
+    """Units, and the weights into them.
+
+    Attributes:
+        layer: which has the weights.
+        made: the labels of the units.
+        kernel: `(window, rows, units)`.
+        weights: variables, and how many axes they have behind that of the
+            units (or of the queries of each unit in turn).
+    """
+
+    layer: keras.Layer
+    made: np.ndarray
+    kernel: np.ndarray
+    weights: list[tuple[keras.Variable, int]]
+
+
+def _sources(analysis: ChannelAnalysis) -> Iterator[_Source]:
+    """Everything that makes units: layers, embeddings, attention."""
+    for weighted in with_own_units(analysis):
+        layer = weighted.step.operation
+        names = ("kernel", "pointwise_kernel", "bias")
+        behind = int(traits.is_exactly(layer, traits.TRANSPOSED))
+        weights = [
+            (variable, behind if name == "kernel" else 0)
+            for name in names
+            for variable in [getattr(layer, name, None)]
+            if variable is not None
+        ]
+        yield _Source(layer, weighted.made, kernel_of(layer)[0], weights)
+    seen: set[int] = set()
+    for along in analysis.along:
+        layer = along.step.operation
+        embeds = traits.is_exactly(layer, layers.Embedding)
+        if not (embeds or is_grouped(layer)) or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        variable = layer.embeddings if embeds else layer.kernel
+        values = array(variable)
+        kernel = values.reshape(-1, *values.shape[-2:])
+        weights = [(variable, 0)]
+        if getattr(layer, "bias", None) is not None:
+            weights.append((layer.bias, 0))
+        yield _Source(layer, along.made.labels, kernel, weights)
+    for heads in analysis.heads:
+        layer, count = heads.step.operation, len(heads.heads)
+        parts = [getattr(layer, f"_{name}_dense") for name in heads.read]
+        weights = [(part.kernel, 1) for part in parts]
+        weights += [(part.bias, 1) for part in parts if part.bias is not None]
+        rows = [
+            np.moveaxis(array(variable), -1, 1).reshape(-1, count)
+            for variable, _ in weights[: len(parts)]
+        ]
+        yield _Source(layer, heads.heads, np.concatenate(rows)[None], weights)
+        part = layer._output_dense
+        values = array(part.kernel)
+        weights = [(part.kernel, 0)]
+        if part.bias is not None:
+            weights.append((part.bias, 0))
+        yield _Source(layer, heads.made, values, weights)
 
 
 def _batch_norm(analyses):
@@ -119,16 +185,23 @@ def _taylor(analysis, products):
     """First order: the change of the loss without the weights of a unit."""
     found = np.zeros(analysis.classes.count)
     roots = analysis.classes.roots()
-    for weighted in with_own_units(analysis):
-        layer = weighted.step.operation
-        for name in ("kernel", "pointwise_kernel", "bias"):
-            variable = getattr(layer, name, None)
-            product = products.get(getattr(variable, "path", None))
+    for source in _sources(analysis):
+        for variable, behind in source.weights:
+            product = products.get(variable.path)
             if product is not None:
-                if name == "kernel" and traits.is_exactly(
-                    layer, traits.TRANSPOSED
-                ):
-                    product = np.moveaxis(product, -1, -2)
-                axes = tuple(range(product.ndim - 1))
-                np.add.at(found, roots[weighted.made], product.sum(axis=axes))
+                sums = _by_unit(product, len(source.made), behind)
+                np.add.at(found, roots[source.made], sums)
     return np.abs(found)
+
+
+def _by_unit(values, count, behind):
+    """The sums of the numbers that belong to each of so many units.
+
+    Args:
+        values: an array.
+        count: of the units.
+        behind: how many axes there are behind theirs.
+    """
+    axis = values.ndim - 1 - behind
+    values = np.moveaxis(values, axis, 0).reshape(count, -1)
+    return values.sum(axis=1)

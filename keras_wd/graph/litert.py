@@ -83,13 +83,14 @@ def measured(
         try:
             program = interpreter.Interpreter(model_content=content)
             runner = program.get_signature_runner()
+            programs[name] = _Program(runner, model, batch)
+            programs[name].run()
         except RuntimeError as error:
             said = " ".join(str(error).split())[:300]
             raise ValueError(
                 "`model` must consist of operations that the interpreter of "
                 f"LiteRT has. Received: RuntimeError: {said}"
             ) from error
-        programs[name] = _Program(runner, model, batch)
         programs[name].compare(model, batch)
     times: dict[str, float] = {}
     if timed:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import Classes
 from keras_wd.graph.channels import NeedsAll
@@ -28,7 +27,8 @@ def through_root_mean_square(
         read.labels[~zero], f"{step.path} divides by what it is a part of"
     )
     constants = np.where(zero, 0.0, np.nan)
-    return Channels(read.labels, constants, np.full(len(read), UNBOUNDED))
+    gains = np.abs(array(step.operation.scale))
+    return read.with_gains(constants, gains, bounded=False)
 
 
 def through_groups(
@@ -47,7 +47,8 @@ def through_groups(
     shift = array(layer.beta) if layer.center else np.zeros(len(read))
     same = np.repeat(same, labels.shape[1])
     constants = np.where(same, shift, np.nan)
-    return Channels(read.labels, constants, np.full(len(read), UNBOUNDED))
+    gains = np.abs(array(layer.gamma)) if layer.scale else np.ones(len(read))
+    return read.with_gains(constants, gains, bounded=False)
 
 
 def batch_normalized(graph: Graph, step: Step, read: Channels) -> Channels:
@@ -61,4 +62,4 @@ def batch_normalized(graph: Graph, step: Step, read: Channels) -> Channels:
     shift = array(layer.beta) if layer.center else np.zeros(len(read))
     centered = read.constants - array(layer.moving_mean)
     constants = np.where(scale == 0, 0.0, centered * scale) + shift
-    return Channels(read.labels, constants, read.gains * np.abs(scale))
+    return read.with_gains(constants, read.gains * np.abs(scale))

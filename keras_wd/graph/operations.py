@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_wd.graph import traits
-from keras_wd.graph.channels import UNBOUNDED
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import reshaped
@@ -54,13 +53,11 @@ def operated(graph: Graph, step: Step, read: Channels) -> Channels:
             raise NeedsAll(
                 f"{step.path} ({name}) joins it with a constant tensor"
             )
-        gains = read.gains
-        if name in _UNBOUNDED:
-            gains = np.full(len(read), UNBOUNDED)
+        gains, bounded = read.gains, name not in _UNBOUNDED
         if name == "Multiply" and len(numbers) == 1:
-            gains = read.gains * abs(float(numbers[0]))
+            gains, bounded = gains * abs(float(numbers[0])), True
         constants = _evaluated(step, read.constants)
-        return Channels(read.labels, constants, gains)
+        return read.with_gains(constants, gains, bounded)
     if name == "Concatenate":
         raise NeedsAll(f"{step.path} joins it with a constant tensor")
     raise NeedsAll(
@@ -91,4 +88,4 @@ def rescaled(step: Step, read: Channels) -> Channels:
         raise NeedsAll(f"{step.path} rescales every channel by its own number")
     constants = read.constants * factor.item() + offset.item()
     gains = read.gains * abs(factor.item())
-    return Channels(read.labels, constants, gains)
+    return read.with_gains(constants, gains)

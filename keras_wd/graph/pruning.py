@@ -58,9 +58,12 @@ def prune(
             its layer. "batch_norm": the scales of its batch normalizations.
             "taylor": the change of the loss without it, to first order, on
             `data`. Or a function of a layer and its kernel as an array of
-            shape (window, rows, units) that returns a number per unit. What
-            goes together has the mean of its members for "magnitude" and a
-            function, and the sum for the others.
+            shape (window, rows, units) that returns a number per unit. Units
+            of an embedding are its columns; of attention, its heads, with all
+            weights into queries, keys and values, and its outputs. What goes
+            together has the mean of its members for "magnitude" and a
+            function, and the sum for the others; the path of a product is
+            the geometric mean of those of its factors.
         round_to: layers keep a multiple of this many units, or all of them.
         data: `(x, y)` for "taylor": a batch for the loss of the compiled
             model.

@@ -61,15 +61,24 @@ def plan_removal(graph: Graph, threshold: float) -> Removal:
             return dataclasses.replace(removal, dead=dead)
 
 
-def path_products(analysis: ChannelAnalysis) -> np.ndarray:
-    """By label that stands for a class: the path product of its units."""
+def path_products(analysis: ChannelAnalysis, bound: bool = False) -> np.ndarray:
+    """By label that stands for a class: the path product of its units.
+
+    Args:
+        analysis: the channels.
+        bound: whether it has to bound what the outputs move by. Then it is
+            infinite where nothing is known to.
+    """
     roots = analysis.classes.roots()
     products = np.zeros(len(roots))
     for weighted in analysis.weighted:
         read = weighted.read
         squares = np.square(weighted.kernel).sum(axis=(0, 2))
         used = squares > 0
-        squares[used] *= np.square(read.gains[used])
+        gains = read.gains
+        if bound:
+            gains = np.where(read.bounded, gains, np.inf)
+        squares[used] *= np.square(gains[used])
         per_class = np.zeros(len(roots))
         np.add.at(per_class, roots[read.labels], squares)
         products += np.sqrt(per_class)
@@ -79,7 +88,7 @@ def path_products(analysis: ChannelAnalysis) -> np.ndarray:
 def _below(analysis, threshold):
     """Positions of the units with a small path product, by layer."""
     roots = analysis.classes.roots()
-    products = path_products(analysis)
+    products = path_products(analysis, bound=True)
     products[list(analysis.classes.reasons())] = np.inf
     small = products <= threshold
     return {

@@ -199,19 +199,6 @@ def test_what_reads_a_layer_says_why_its_units_stay():
     )
 
 
-def test_layers_of_one_configuration_keep_as_many_units():
-    model = network(Tower(8, 2, name="tower"))
-    blocks = model.get_layer("tower").blocks
-    kill(blocks[0], 0, 1, 2)
-    kill(blocks[1], 4)
-    smaller = graph.compact(model)
-    tower = smaller.get_layer("tower")
-    assert (tower.width, tower.depth) == (7, 2)
-    np.testing.assert_allclose(
-        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
-    )
-
-
 def test_a_threshold_reaches_inside():
     model = network(Plain(8, name="one"))
     kernel, bias = model.get_layer("one").down.get_weights()
@@ -341,27 +328,24 @@ def weaken(block, units):
 
 def test_units_inside_are_pruned_by_what_they_matter():
     tower = Tower(8, 2, name="tower")
-    model = network(Gated(8, name="one"), Fixed(name="fixed"), tower)
-    one = model.get_layer("one")
-    weaken(one, 6)
+    model = network(Fixed(name="fixed"), tower)
     # One number is the width of both blocks: each keeps what the larger does.
     weaken(tower.blocks[0], 5)
     weaken(tower.blocks[1], 3)
-    smaller = graph.prune(model, ratio=14 / 26, round_to=1)
+    smaller = graph.prune(model, ratio=8 / 18, round_to=1)
     found = smaller.get_layer("tower")
-    assert smaller.get_layer("one").width == 2
-    np.testing.assert_array_equal(
-        np.array(smaller.get_layer("one").up.kernel),
-        np.array(one.up.kernel)[:, 6:],
-    )
     assert smaller.get_layer("fixed").up.units == 8
     assert (found.width, found.mix.num_heads) == (5, 2)
+    np.testing.assert_array_equal(
+        np.array(found.blocks[1].up.kernel),
+        np.array(tower.blocks[1].up.kernel)[:, 3:],
+    )
 
 
 def test_units_inside_are_masked_during_fit():
     model = network(Gated(8, name="one"))
     pruning = callbacks.GradualPruning(0.5, steps=2, every=1, round_to=1)
-    model.compile("adam", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(8, 6, 4))
     history = model.fit(
         x,
@@ -380,21 +364,15 @@ def test_units_inside_are_masked_during_fit():
 
 
 def test_a_layer_whose_arguments_keras_keeps_is_pruned_twice():
-    model = network(Unsaid(8, name="one"))
+    inputs = keras.Input((6, 4))
+    model = keras.Model(inputs, Unsaid(8, name="one")(inputs))
     once, report = graph.prune(
         model, ratio=0.5, round_to=1, report=True, batch_size=None
     )
     twice = graph.prune(once, ratio=0.5, round_to=1)
     configs = [m.get_layer("one").get_config() for m in (model, once, twice)]
     assert [config["width"] for config in configs] == [8, 4, 2]
-    assert "one/up" in str(report)
-
-
-def test_a_report_is_printed_where_no_multiplication_is_counted():
-    inputs = keras.Input((6, 4))
-    model = keras.Model(inputs, Plain(8, name="one")(inputs))
-    dead_units(model.get_layer("one"))
-    report = graph.compact(model, report=True, batch_size=None)[1]
+    # No multiplication of this model is counted: there is no ratio.
     assert report.after.multiply_adds == 0
     (line,) = [n for n in str(report).splitlines() if "multiply-adds  " in n]
     assert line.split()[-1] == "-"

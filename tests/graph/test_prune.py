@@ -89,6 +89,63 @@ def test_the_units_that_matter_least_go_first():
     )
 
 
+@pytest.mark.parametrize(
+    "importance", IMPORTANCE, ids=["path", "magnitude", "taylor", "a function"]
+)
+def test_heads_and_embeddings_have_scores_of_their_own(importance):
+    """The weak half of each goes, not all of what has no kernel and units."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(6, 8, "glorot_normal", name="tokens")(inputs)
+    x = layers.MultiHeadAttention(4, 2, name="mix")(x, x)
+    x = layers.GlobalAveragePooling1D()(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    tokens, mix = model.get_layer("tokens"), model.get_layer("mix")
+    parts = [mix._query_dense, mix._key_dense, mix._value_dense]
+    weak = [(tokens.embeddings, np.s_[:, :4])]
+    weak += [(part.kernel, np.s_[:, :2]) for part in parts]
+    weak += [(mix._output_dense.kernel, np.s_[..., :4])]
+    for variable, units in weak:
+        values = np.array(variable)
+        values[units] *= 1e-4
+        variable.assign(values)
+    model.compile("sgd", "mse")
+    x = np.random.default_rng(0).integers(6, size=(8, 5))
+    smaller = graph.prune(
+        model,
+        ratio=0.5,
+        importance=importance,
+        round_to=1,
+        data=(x, np.ones((8, 2))),
+    )
+    found = smaller.get_layer("mix")
+    np.testing.assert_array_equal(
+        np.array(smaller.get_layer("tokens").embeddings),
+        np.array(tokens.embeddings)[:, 4:],
+    )
+    np.testing.assert_array_equal(
+        np.array(found._output_dense.kernel),
+        np.array(mix._output_dense.kernel)[2:, :, 4:],
+    )
+
+
+def test_the_path_of_what_a_gate_multiplies_is_comparable():
+    """A gated unit that hardly matters goes before others that do."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, name="gated")(inputs)
+    x = x * layers.Dense(8, "sigmoid")(inputs)
+    x = layers.Dense(8, name="plain")(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    kernel = np.array(model.get_layer("gated").kernel)
+    kernel[:, :4] *= 1e-6
+    model.get_layer("gated").kernel.assign(kernel)
+    smaller = graph.prune(model, ratio=0.25, round_to=1)
+    assert smaller.get_layer("plain").units == 8
+    np.testing.assert_array_equal(
+        np.array(smaller.get_layer("gated").kernel), kernel[:, 4:]
+    )
+
+
 def test_a_budget_of_multiplications_is_kept():
     model = residual()
     whole = graph.sizes(model).multiply_adds
