@@ -1,6 +1,7 @@
 """The figures of a compaction."""
 
 import gzip
+import zipfile
 
 import keras
 import numpy as np
@@ -165,7 +166,7 @@ def test_a_model_that_cannot_be_read_is_told_in_one_line(
     monkeypatch.setattr(
         keras.saving, "load_model", lambda *args, **kwargs: model
     )
-    (tmp_path / "a.keras").write_text("")
+    zipfile.ZipFile(tmp_path / "a.keras", "w").close()
     arguments = [str(tmp_path / "a.keras"), "-o", str(tmp_path / "b.keras")]
     assert main(["compact", *arguments]) == 2
     assert "must be a Sequential or Functional" in capsys.readouterr().err
