@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from keras_wd.cli import comparisons
 from keras_wd.cli import findings
 from keras_wd.cli import history
 from keras_wd.cli import html_report
@@ -111,7 +112,7 @@ def test_pairs_of_one_seed_show_what_means_do_not():
         *seeds("decoupled", (0.8201, 0.9199, 0.8702, 0.9698)),
     ]
     rows = {row.method: row for row in results.rows(runs)}
-    found = findings.comparisons(list(rows.values()))
+    found = comparisons.comparisons(list(rows.values()))
     assert len(found) == 6
     p_values = [
         stats.ttest_rel(
@@ -190,7 +191,7 @@ def test_a_run_without_its_pair_is_left_out():
         *seeds("lp", (0.91, 0.81)),
         run("lp", 2, 0.1, status="diverged"),
     ]
-    found = findings.comparisons(results.rows(runs))
+    found = comparisons.comparisons(results.rows(runs))
     assert [c.difference.seeds for c in found] == [2, 2]
     assert "Of 3 runs of SGD with p-norm decay at 0.1, 1 diverged." in (
         sentences(runs).notes
