@@ -11,6 +11,8 @@ from tests.graph.architectures import examples
 from tests.graph.architectures import outputs
 from tests.graph.architectures import randomize
 
+pytestmark = pytest.mark.one_backend
+
 
 def sequential(*stack, shape=(6,)):
     return randomize(keras.Sequential([keras.Input(shape), *stack]))

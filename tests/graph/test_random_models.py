@@ -145,6 +145,7 @@ def apply_step(rule, model, strength):
         v.assign(ops.convert_to_numpy(values).copy())
 
 
+@pytest.mark.weekly(reason="a curvature of each model is compiled")
 @settings(max_examples=2 if JAX else 4)
 @given(build=architectures.image_models())
 def test_kfac_steps_or_says_why_not(build):
