@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     if own.search != "none":
         require("optuna", extra="search")
     cells = _cells(own)
-    compare_flags.check_used(shared, {cell.method for cell in cells})
+    kinds = {(cell.optimizer, cell.method) for cell in cells}
+    compare_flags.check_used(shared, kinds)
     settings = {cell: _settings(cell, shared) for cell in cells}
     first = settings[cells[0]]
     data = datasets.for_run(first)
@@ -129,7 +130,7 @@ def _cells(own, outcomes=()):
 
 def _settings(cell: grid.Cell, shared: Sequence[str]) -> dict:
     """The settings of one run, as `keras-wd train` has them."""
-    meaningful = compare_flags.of_method(shared, cell.method)
+    meaningful = compare_flags.with_meaning(shared, cell.optimizer, cell.method)
     settings = config.from_command_line([*meaningful, *cell.flags])
     return {
         name: value

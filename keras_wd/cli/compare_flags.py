@@ -21,8 +21,15 @@ OF_A_RUN = (
 )
 # Another default than in `train`.
 DEFAULTS = {"epochs": "20", "batch_size": "64"}
-# On digits few images are learned, where weight decay matters.
-ON_DIGITS = {"epochs": "20", "batch_size": "20", "train_examples": "300"}
+# On digits few images are learned, where weight decay matters. K-FAC has the
+# factors and the clip with which docs/laws.md measures what decay does for it.
+ON_DIGITS = {
+    "epochs": "20",
+    "batch_size": "20",
+    "train_examples": "300",
+    "estimator": "gauss_newton",
+    "kl_clip": "0.001",
+}
 _DECAYS = "--decays"
 _IN_PLACE = {
     "optimizer": "--optimizers",
@@ -68,39 +75,59 @@ def split(arguments: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     return own, shared
 
 
-def of_method(shared: Sequence[str], method: str) -> list[str]:
-    """The flags for every run that have a meaning with a method's rule."""
+def with_meaning(
+    shared: Sequence[str], optimizer: str, method: str
+) -> list[str]:
+    """The flags for every run that have a meaning with this optimizer and rule.
+
+    Args:
+        shared: all flags for every run.
+        optimizer: of the run.
+        method: a key of `grid.METHODS`.
+    """
     (decay,) = {
         flag.partition("=")[2]
         for flag in METHODS[method]
         if flag.startswith("--decay=")
     }
+    values = {"decay": decay, "optimizer": optimizer}
     needs = _needs()
     return [
         flag
         for flag in shared
-        if _name(flag) not in needs or needs[_name(flag)].test(decay)
+        if (need := needs.get(_name(flag))) is None
+        or need.test(values[need.flag])
     ]
 
 
-def check_used(shared: Sequence[str], methods: Iterable[str]) -> None:
-    """Refuse a flag that none of the methods has a use for."""
-    used = {flag for method in methods for flag in of_method(shared, method)}
+def check_used(shared: Sequence[str], pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse a flag that no run has a use for, unless it is a default.
+
+    Args:
+        shared: the flags for every run.
+        pairs: optimizer and method of each.
+    """
+    used = {flag for pair in pairs for flag in with_meaning(shared, *pair)}
+    used |= {f"--{name}={value}" for name, value in ON_DIGITS.items()}
     for flag in shared:
         if flag not in used:
-            name = _name(flag)
+            need = _needs()[_name(flag)]
+            varied = {
+                "decay": f"a method of {_DECAYS}",
+                "optimizer": "one of --optimizers",
+            }[need.flag]
             raise UsageError(
-                f"--{name} applies only with a method of {_DECAYS} whose run "
-                f"has {_needs()[name].words}"
+                f"--{_name(flag)} applies only with {varied} whose run has "
+                f"{need.words}"
             )
 
 
 def _needs():
-    """What flags need that have a meaning with certain rules, by name."""
+    """What flags need that have a meaning with certain runs, by name."""
     return {
         row.name: row.needs
         for row in TRAIN
-        if row.needs is not None and row.needs.flag == "decay"
+        if row.needs is not None and row.needs.flag in ("decay", "optimizer")
     }
 
 
@@ -134,5 +161,6 @@ def help_text() -> str:
         "to all runs, such as --dataset, --model, --epochs (here 20), "
         "--batch_size (here 64), --batch_norm. Without --dataset, 300 of the "
         "digits are learned (--train_examples) in batches of 20, where weight "
-        "decay matters.",
+        "decay matters, and K-FAC has --estimator=gauss_newton and "
+        "--kl_clip=0.001.",
     )

@@ -35,14 +35,23 @@ def test_the_flags_of_a_cell_are_those_of_a_run(optimizer, method):
         assert settings["weight_decay"] == cell.weight_decay
 
 
-def test_a_shared_flag_reaches_the_methods_that_it_means_something_to():
+def test_a_shared_flag_reaches_the_runs_that_it_means_something_to():
     shared = ["--epochs=2", "--p=0.5", "--nocautious", "--where=everything"]
-    assert compare_flags.of_method(shared, "lp") == shared
-    assert compare_flags.of_method(shared, "group_lasso") == [
+    damped = [*shared, "--damping=0.1"]
+    assert compare_flags.with_meaning(damped, "kfac", "lp") == damped
+    assert compare_flags.with_meaning(damped, "sgd", "lp") == shared
+    assert compare_flags.with_meaning(damped, "sgd", "group_lasso") == [
         "--epochs=2",
         "--where=everything",
     ]
-    assert compare_flags.of_method(shared, "none") == ["--epochs=2"]
-    compare_flags.check_used(shared, ["none", "lp"])
-    with pytest.raises(UsageError, match="--p applies only with a method"):
-        compare_flags.check_used(shared, ["none", "cautious"])
+    assert compare_flags.with_meaning(shared, "sgd", "none") == ["--epochs=2"]
+    compare_flags.check_used(damped, [("kfac", "none"), ("sgd", "lp")])
+    compare_flags.check_used(["--kl_clip=0.001"], [("sgd", "l1")])  # a default
+    for flags, message in (
+        (shared, "--p applies only with a method of --decays"),
+        (["--damping=0.1"], "--damping applies only with one of --optimizers"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            compare_flags.check_used(
+                flags, [("sgd", "none"), ("sgd", "cautious")]
+            )
