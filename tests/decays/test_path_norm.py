@@ -300,6 +300,7 @@ def test_path_prox_has_exact_zeros_and_weight_decay_none(decayed, sparse):
 
 
 @pytest.mark.slow(reason="trains for long")
+@pytest.mark.weekly(reason="a law, not what a change usually breaks")
 def test_the_objective_of_path_prox_is_no_higher_late_in_training(
     decayed, sparse
 ):

@@ -11,7 +11,10 @@ from tests.distribution.processes import chosen
 from tests.distribution.processes import finish
 from tests.distribution.processes import start
 
-pytestmark = pytest.mark.slow(reason="starts a process with several devices")
+pytestmark = [
+    pytest.mark.slow(reason="starts a process with several devices"),
+    pytest.mark.devices,
+]
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 CLIPPED = "coupled_clip"  # of which the others are variations
 LAYOUTS = [("data", name) for name in cases.CASES if name != CLIPPED]

@@ -10,7 +10,10 @@ from tests.distribution.processes import finish
 from tests.distribution.processes import free_addresses
 from tests.distribution.processes import start
 
-pytestmark = pytest.mark.slow(reason="starts two processes that train together")
+pytestmark = [
+    pytest.mark.slow(reason="starts two processes that train together"),
+    pytest.mark.devices,
+]
 
 
 @pytest.fixture(scope="module")
