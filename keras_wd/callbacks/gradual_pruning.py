@@ -121,7 +121,7 @@ class GradualPruning(keras.callbacks.Callback):
         self._count = BatchCount()
         self._masked_model = lambda: None
         self._masks, self._wanted, self._share = None, 0, 0.0
-        self._followed = self._nothing_followed()
+        self._followed = self._followed_at_first()
 
     def ratio_at(self, batches: int) -> float:
         """The share of units to mask after so many batches.
@@ -146,7 +146,7 @@ class GradualPruning(keras.callbacks.Callback):
         if self._masked_model() is not model:
             self._masked_model = weakref.ref(model)
             self._masks, self._wanted, self._share = None, 0, 0.0
-            self._followed = self._nothing_followed()
+            self._followed = self._followed_at_first()
         self._count.begin_fit()
         plan = self._plan(model)
         plan.check()
@@ -188,8 +188,11 @@ class GradualPruning(keras.callbacks.Callback):
         ended = first < last == self.steps
         return ended or first // self.every < last // self.every
 
-    def _nothing_followed(self):
-        """What a first plan looks into: no layer if multiply-adds count."""
+    def _followed_at_first(self):
+        """None, to look into layers, or none of them.
+
+        The multiply-adds inside of layers of other classes are not counted.
+        """
         return None if self.multiply_adds is None else ()
 
     def _plan(self, model):

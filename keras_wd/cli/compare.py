@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         problems = _compute(own, settings, folder)
     except UsageError as error:
+        # Unless the message sends the user to a log in it.
         if is_new and worker.LOG not in str(error):
             shutil.rmtree(folder)
         raise

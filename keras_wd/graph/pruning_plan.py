@@ -60,23 +60,25 @@ class Plan:
         inside = [ChannelAnalysis(one.graph, {}) for one in self.followed]
         self._analyses = [self.analysis, *inside]
         counts = [analysis.classes.count for analysis in self._analyses]
-        self._starts = np.cumsum([0, *counts])
-        self._roots = self._joined(
-            [analysis.classes.roots() for analysis in self._analyses],
-            self._starts,
+        self._starts = np.cumsum([0, *counts[:-1]])
+        self._roots = np.concatenate(
+            [
+                analysis.classes.roots() + start
+                for analysis, start in self._numbered()
+            ]
         )
         self._round_to = round_to
         # What one number says how many there are keeps as many.
         self._alike = [[made] for made in self.analysis.made]
-        for layer, start in zip(self.followed, self._starts[1:], strict=False):
+        for layer, start in zip(self.followed, self._starts[1:], strict=True):
             self._alike += [
                 [made + start for made in members] for members in layer.sizes
             ]
-        found = self._joined(scores(model, self._analyses, importance, data))
+        found = np.concatenate(scores(model, self._analyses, importance, data))
         free = np.zeros(len(self._roots), dtype=bool)
         for made in itertools.chain(*self._alike):
             free[self._roots[made]] = True
-        for analysis, start in zip(self._analyses, self._starts, strict=False):
+        for analysis, start in self._numbered():
             free[start + np.array([*analysis.classes.reasons()], int)] = False
         free &= np.isfinite(found)
         labels = np.flatnonzero(free)
@@ -84,12 +86,9 @@ class Plan:
         self._scores = np.where(used, found, -np.inf)
         self.order = labels[np.argsort(self._scores[labels], kind="stable")]
 
-    def _joined(self, arrays, starts=()):
-        """One array of those of the model and of its layers."""
-        pairs = itertools.zip_longest(
-            arrays, starts[: len(arrays)], fillvalue=0
-        )
-        return np.concatenate([array + start for array, start in pairs])
+    def _numbered(self):
+        """What was read, and the number of its first label."""
+        return zip(self._analyses, self._starts, strict=True)
 
     def check(self) -> None:
         """Raise if no unit may go."""
@@ -105,7 +104,7 @@ class Plan:
     def _read_by_something(self):
         """By label that stands for a class, whether a row of it is not 0."""
         used = np.zeros(len(self._roots), dtype=bool)
-        for analysis, start in zip(self._analyses, self._starts, strict=False):
+        for analysis, start in self._numbered():
             for weighted in analysis.weighted:
                 rows = (weighted.kernel != 0).any(axis=(0, 2))
                 labels = weighted.read.labels[rows] + start
@@ -158,9 +157,7 @@ class Plan:
         """What is different about the model, and inside of its layers."""
         return [
             without_rows(analysis, removed[start:], values)
-            for analysis, start in zip(
-                self._analyses, self._starts, strict=False
-            )
+            for analysis, start in self._numbered()
         ]
 
     def share(self, removed: np.ndarray) -> float:
