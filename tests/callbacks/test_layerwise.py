@@ -63,7 +63,7 @@ def spread(angles):
     return means.max() / means.min() - 1
 
 
-@pytest.mark.slow(reason="it measures every other step of two hundred")
+@pytest.mark.weekly(reason="it measures every other step of two hundred")
 def test_the_layers_turn_equally_fast_and_the_mean_rate_stays():
     # After 1 / (learning rate * decay) steps.
     plain, steered = Angles(False, every=2), Angles(True, every=2)

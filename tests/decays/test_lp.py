@@ -143,7 +143,7 @@ def test_zeros_of_lp_stay_and_zeros_of_the_proximal_step_may_leave():
     assert ends["ProximalLp"][0] > 0.4
 
 
-@pytest.mark.slow(reason="trains to convergence")
+@pytest.mark.weekly(reason="trains to convergence")
 @pytest.mark.one_backend
 def test_the_lower_the_exponent_the_sparser_the_weights():
     start = np.linspace(0.01, 1.0, 100, dtype="float32")[None]

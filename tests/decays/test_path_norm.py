@@ -258,7 +258,7 @@ def sparse():
     return _trained(lambda model: optimizers.PathProx(model, 0.1, 0.03))
 
 
-@pytest.mark.slow(reason="trains to convergence")
+@pytest.mark.weekly(reason="trains to convergence")
 @pytest.mark.one_backend
 def test_weight_decay_balances_units_and_layers(decayed):
     pairs = kernel_pairs(arrays(decayed))
@@ -277,7 +277,7 @@ def test_weight_decay_balances_units_and_layers(decayed):
     np.testing.assert_allclose(squares / 2, sum(norms), rtol=0.01)
 
 
-@pytest.mark.slow(reason="trains to convergence")
+@pytest.mark.weekly(reason="trains to convergence")
 @pytest.mark.one_backend
 def test_path_prox_has_exact_zeros_and_weight_decay_none(decayed, sparse):
     def dead(model):

@@ -139,7 +139,7 @@ def test_fisher_of_one_linear_layer_is_exact(kind):
 
 
 @pytest.mark.compiled
-@pytest.mark.slow(reason="averages many draws")
+@pytest.mark.weekly(reason="averages many draws")
 @pytest.mark.one_backend
 @pytest.mark.parametrize("kind", [*LOSSES, "identity"])
 def test_drawn_estimators_converge_like_one_over_root_n(kind):

@@ -113,7 +113,7 @@ def test_the_weights_come_to_rest_where_the_lasso_is_least(name):
         np.testing.assert_array_equal(ours == 0, best == 0)
 
 
-@pytest.mark.slow(reason="trains to convergence")
+@pytest.mark.weekly(reason="trains to convergence")
 def test_the_plain_step_after_adam_solves_another_problem():
     x, y = problem()
     least = objective(lasso(x, y, 0.2).fit(x, y).coef_, x, y, 0.2)
