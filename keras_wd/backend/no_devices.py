@@ -13,7 +13,10 @@ def available() -> tuple[str, int]:
 
 def join() -> NoReturn:
     """Not possible."""
-    split_cpu(1)
+    raise NotImplementedError(
+        "Several processes need the jax backend. Received: "
+        f"backend={keras.backend.backend()!r}."
+    )
 
 
 def split_cpu(count: int) -> NoReturn:

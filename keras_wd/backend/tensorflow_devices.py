@@ -16,8 +16,11 @@ def available() -> tuple[str, int]:
 
 
 def join() -> None:
-    """Not possible: Keras cannot `fit` with several processes."""
-    raise RuntimeError("Keras cannot `fit` with processes of TensorFlow")
+    """Not possible."""
+    raise NotImplementedError(
+        "Several processes need the jax backend: Keras cannot `fit` with "
+        "those of TensorFlow."
+    )
 
 
 def split_cpu(count: int) -> None:

@@ -11,6 +11,7 @@ from keras_wd.cli import command_line
 from keras_wd.cli import compare_flags
 from keras_wd.cli import config
 from keras_wd.cli import datasets
+from keras_wd.cli import distribute
 from keras_wd.cli import executors
 from keras_wd.cli import files
 from keras_wd.cli import grid
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         print(compare_flags.help_text())
         return 0
     own, shared = compare_flags.split(arguments)
+    distribute.refuse_processes()
     require("jinja2", "matplotlib", "rich", "tensorboard")
     if own.executor == "ray":
         require("ray", extra="ray")

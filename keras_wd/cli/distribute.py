@@ -13,6 +13,9 @@ from keras_wd.cli.usage_errors import UsageError
 from keras_wd.cli.usage_errors import first_line
 
 _VARIABLE = "KERAS_DISTRIBUTION_"
+_COUNT = "NUM_PROCESSES"
+# The environment of a run that trains alone.
+ALONE = {_VARIABLE + _COUNT: "1"}
 
 
 @contextlib.contextmanager
@@ -25,6 +28,9 @@ def sharing(settings: Mapping) -> Iterator[None]:
         UsageError: if there are not so many, or the flags do not go together.
     """
     if settings["distribute"] == "none":
+        refuse_processes(
+            "Add --distribute=data, with which they train one run, or unset it"
+        )
         yield
         return
     _check_alone()
@@ -48,6 +54,25 @@ def sharing(settings: Mapping) -> Iterator[None]:
         yield
 
 
+def refuse_processes(
+    fix: str = "Unset it: only keras-wd train --distribute=data is for several",
+) -> None:
+    """Refuse to be one of several processes that do the same each.
+
+    Args:
+        fix: what the user may do, for the message.
+
+    Raises:
+        UsageError: naming the variable that says there are several.
+    """
+    count = _variable(_COUNT, 1)
+    if count > 1:
+        raise UsageError(
+            f"{_VARIABLE}{_COUNT}={count} would have {count} processes do the "
+            f"same. {fix}"
+        )
+
+
 def count(settings: Mapping) -> int:
     """The devices that train a run together."""
     if settings["distribute"] == "none":
@@ -61,7 +86,7 @@ def process(settings: Mapping) -> tuple[int, int]:
     Raises:
         UsageError: if the variables that say so make no sense.
     """
-    count = _variable("NUM_PROCESSES", 1)
+    count = _variable(_COUNT, 1)
     if settings["distribute"] == "none" or count < 2:
         return 0, 1
     number = _variable("PROCESS_ID", None)
@@ -107,11 +132,6 @@ def _variable(name, default):
 
 def _join(settings):
     """Meet the other processes."""
-    if keras.backend.backend() != "jax":
-        raise UsageError(
-            f"{_VARIABLE}NUM_PROCESSES needs KERAS_BACKEND=jax: Keras cannot "
-            "`fit` with several processes of TensorFlow"
-        )
     if settings["devices"] is not None:
         raise UsageError(
             "--devices is for one process; several share all the devices they "
@@ -119,6 +139,11 @@ def _join(settings):
         )
     try:
         devices.join()
+    except NotImplementedError as error:
+        raise UsageError(
+            f"{_VARIABLE}{_COUNT} is set. {first_line(error)} Set "
+            "KERAS_BACKEND=jax, or unset it"
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise UsageError(
             f"the processes of {_VARIABLE}JOB_ADDRESSES do not meet: "

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+from keras_wd.cli import distribute
 from keras_wd.cli.usage_errors import UsageError
 from keras_wd.cli.usage_errors import first_line
 from keras_wd.cli.usage_errors import require
@@ -42,7 +43,11 @@ Job = tuple[dict, str] | tuple[dict, str, int]
 def environment() -> dict[str, str]:
     """What the environment of a worker has besides."""
     flags = os.environ.get("XLA_FLAGS", "")
-    return {**ONE_THREAD, "XLA_FLAGS": f"{flags} {_JAX_THREADS}".strip()}
+    return {
+        **ONE_THREAD,
+        **distribute.ALONE,
+        "XLA_FLAGS": f"{flags} {_JAX_THREADS}".strip(),
+    }
 
 
 def local(

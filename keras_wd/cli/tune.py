@@ -11,6 +11,7 @@ from keras_wd.cli import batches
 from keras_wd.cli import command_line
 from keras_wd.cli import config
 from keras_wd.cli import datasets
+from keras_wd.cli import distribute
 from keras_wd.cli import files
 from keras_wd.cli import models
 from keras_wd.cli import optimizer_factory
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     refused["weight_decay"] = "is what is predicted. Use --probe_weight_decays"
     passed = command_line.split(own, arguments, refused, DEFAULTS, "tune")
     settings = config.from_command_line(passed)
+    distribute.refuse_processes()
     if settings["optimizer"] == "kfac":
         raise UsageError(
             "--optimizer=kfac has no such law: what decay does under K-FAC "

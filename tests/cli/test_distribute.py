@@ -14,6 +14,7 @@ from keras_wd.cli import checkpoint
 from keras_wd.cli import config
 from keras_wd.cli import distribute
 from keras_wd.cli import history
+from keras_wd.cli.executors import environment
 from tests.distribution.processes import finish
 from tests.distribution.processes import free_addresses
 from tests.distribution.processes import start
@@ -201,11 +202,11 @@ def test_a_cluster_is_no_machine(value, message, monkeypatch, capsys):
     [
         ("2", [], "KERAS_DISTRIBUTION_PROCESS_ID must be from 0 to 1"),
         ("x", [], "KERAS_DISTRIBUTION_PROCESS_ID must be a whole number"),
-        (
-            *("1", ["--devices=2"]),
-            "--devices is for one process"
-            if keras.backend.backend() == "jax"
-            else "NUM_PROCESSES needs KERAS_BACKEND=jax: Keras cannot `fit`",
+        ("1", ["--devices=2"], "--devices is for one process"),
+        *(
+            [("1", [], "NUM_PROCESSES is set. Several processes need the jax")]
+            if keras.backend.backend() == "tensorflow"
+            else []
         ),
     ],
 )
@@ -215,6 +216,27 @@ def test_a_process_knows_its_place(number, flags, message, monkeypatch, capsys):
     assert main(["train", "--distribute=data", *flags]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    "command, fix",
+    [
+        (["train"], "Add --distribute=data"),
+        (["tune"], "Unset it"),
+        (["compare"], "Unset it"),
+        (
+            ["compare", "--executor=ray", "--distribute=data", "--devices=2"],
+            "Unset it",
+        ),
+    ],
+)
+def test_processes_do_not_do_the_same_each(command, fix, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"2 processes do the same. {fix}" in line
+    # Nor the runs of a cluster whose nodes have such variables.
+    assert environment()["KERAS_DISTRIBUTION_NUM_PROCESSES"] == "1"
 
 
 if keras.backend.backend() == "tensorflow":
