@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
+from keras_wd.cli import downloads
 from keras_wd.cli import own_data
 from keras_wd.cli import texts
 from keras_wd.cli.streams import Stream
@@ -110,7 +111,8 @@ def _check(name: str, info) -> None:
     import tensorflow_datasets as tfds
 
     keys = info.supervised_keys
-    fits = keys is not None and len(keys) == 2
+    # Of some sets the input is a dictionary, or a feature inside of another.
+    fits = len(keys or ()) == 2 and all(key in [*info.features] for key in keys)
     if fits:
         given, label = (info.features[key] for key in keys)
         fits = isinstance(label, tfds.features.ClassLabel) and (
@@ -119,7 +121,8 @@ def _check(name: str, info) -> None:
     if not fits:
         raise UsageError(
             f"--dataset={name} does not pair an image or a text with a class "
-            "label"
+            "label. A function of yours may return it in such pairs "
+            "(--dataset=module:function)"
         )
 
 
@@ -135,7 +138,7 @@ def _prepare(name: str, builder) -> None:
 
     if builder.is_prepared():
         return
-    print(f"Preparing the data set {name} in {builder.data_dir}", flush=True)
+    downloads.announce(name, builder)
     local = builder.name == "digits"
     quiet = contextlib.redirect_stdout(io.StringIO())
     if local:
@@ -148,18 +151,20 @@ def _prepare(name: str, builder) -> None:
             str(error.filename)
         ):
             raise _unusable_folder(builder.data_dir, error) from error
-        raise _not_prepared(name, error) from error
+        raise _not_prepared(name, builder, error) from error
     except Exception as error:
-        raise _not_prepared(name, error) from error
+        raise _not_prepared(name, builder, error) from error
     finally:
         if local:
             tfds.enable_progress_bar()
 
 
-def _not_prepared(name: str, error: Exception) -> UsageError:
+def _not_prepared(name: str, builder, error: Exception) -> UsageError:
+    text = first_line(error)
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and "instructions" in text:
+        text = " ".join(str(error).split())
     return UsageError(
-        f"--dataset={name} could not be downloaded or prepared: "
-        f"{first_line(error)}"
+        f"--dataset={name} could not be downloaded or prepared: {text}"
     )
 
 

@@ -9,6 +9,7 @@ class _Made(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     SPLITS = {"train": 40}
+    KEYS = ("image", "label")
     IMAGE = tfds.features.Image(shape=(6, 6, 3))
     LABEL = tfds.features.ClassLabel(num_classes=4)
 
@@ -18,7 +19,7 @@ class _Made(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {"image": self.IMAGE, "label": self.LABEL}
             ),
-            supervised_keys=("image", "label"),
+            supervised_keys=self.KEYS,
         )
 
     def _split_generators(self, dl_manager):
@@ -53,6 +54,10 @@ class MadeOfAllSizes(_Made):
 
 class MadeToRegress(_Made):
     LABEL = tfds.features.Scalar(dtype=np.int64)
+
+
+class MadeOfADictionary(_Made):
+    KEYS = ({"image": "image"}, "label")
 
 
 class MadeOfTexts(_Made):

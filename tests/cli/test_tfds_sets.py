@@ -39,6 +39,7 @@ def test_texts_become_rows_of_their_most_frequent_words(tmp_path):
     "name, message",
     [
         ("made_to_regress", "does not pair an image or a text with a class"),
+        ("made_of_a_dictionary", "does not pair an image or a text with a cl"),
         ("made_pairs_of_texts", "does not pair an image or a text with a cl"),
         ("digist", "is not a data set of .* Did you mean 'digits'"),
         ("emnist/leters", "is not a form .* Did you mean 'letters'"),
