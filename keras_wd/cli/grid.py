@@ -75,7 +75,7 @@ RATES: dict[str, dict[str, float]] = {
         "auto_l2": 0.3,
     },
     "kfac": {
-        "coupled": 1e-3,
+        "coupled": 3e-3,
         "decoupled": 0.1,
         "lp": 1e-3,
         "path_norm": 1e-3,
