@@ -118,8 +118,9 @@ def check_name(name: str, value: str | None) -> str | None:
 
 def did_you_mean(value: object, choices: Iterable[str]) -> str:
     """A closing sentence with the nearest choice, or nothing."""
-    near = difflib.get_close_matches(str(value), list(choices), n=1)
-    return f". Did you mean {near[0]!r}?" if near else ""
+    choices = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(str(value).lower(), choices, n=1)
+    return f". Did you mean {choices[near[0]]!r}?" if near else ""
 
 
 def check_axis(

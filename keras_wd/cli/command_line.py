@@ -29,6 +29,8 @@ _TABLES = {
     "compact": COMPACT,
     "prune": PRUNE,
 }
+_MOST = 2**31 - 1  # of a whole number
+_NEEDS_VALUE = "--{0} needs a value, as in --{0}=VALUE"
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -61,7 +63,7 @@ def parse(
     except flags.IllegalFlagValueError as error:
         raise _illegal(values, error) from error
     except flags.Error as error:
-        raise UsageError(first_line(error)) from error
+        raise _no_value(error) from error
     if rest:
         raise _no_flag(rest[0])
     _check(values, _TABLES[command])
@@ -102,7 +104,7 @@ def split(
             hint = did_you_mean(f"--{name}", [f"--{f}" for f in (*own, *train)])
             raise UsageError(f"{argument} is not a flag of {command}{hint}")
         elif "=" not in argument and not train[plain].boolean:
-            raise UsageError(f"{argument} needs a value, as in --{name}=VALUE")
+            raise UsageError(_NEEDS_VALUE.format(name))
         else:
             passed.append(argument)
             given.add(plain)
@@ -153,10 +155,30 @@ def _illegal(values, error):
     return UsageError(f"--{name} must be {expected}. Received: --{name}={text}")
 
 
+def _no_value(error):
+    found = re.match(r"Missing value for flag --?(\w+)", str(error))
+    if not found:
+        return UsageError(first_line(error))
+    return UsageError(_NEEDS_VALUE.format(found.group(1)))
+
+
 def _check(values, table):
     for row in table:
-        if row.choices and values[row.name].value not in row.choices:
-            raise unknown(row.name, values[row.name].value, row.choices)
+        value = values[row.name].value
+        if value is None:
+            continue
+        if row.choices and value not in row.choices:
+            raise unknown(row.name, value, row.choices)
+        if row.kind is str and not value.strip():
+            raise UsageError(
+                f"--{row.name} must not be empty. Received: "
+                f"--{row.name}={value}"
+            )
+        if row.kind is int and row.most is None and value > _MOST:
+            raise UsageError(
+                f"--{row.name} must be at most {_MOST}. Received: "
+                f"--{row.name}={value}"
+            )
     for name in values:
         value = values[name].value
         if isinstance(value, float) and not math.isfinite(value):

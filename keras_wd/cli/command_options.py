@@ -43,6 +43,7 @@ COMPARE = (
         5,
         "Runs of each, from seeds 0, 1, ...",
         least=1,
+        most=10**4,
     ),
     Option(
         "workers",

@@ -199,6 +199,8 @@ def load(
     inputs = {split: x for split, (x, _) in pairs.items()}
     if texts.are_texts(inputs["train"]):
         inputs = texts.vectorized(inputs, words)
+    else:
+        texts.refuse_words(name, words)
     splits = {split: Split(inputs[split], pairs[split][1]) for split in pairs}
     return _complete(name, splits, classes)
 

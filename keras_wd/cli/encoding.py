@@ -33,6 +33,8 @@ def encoded(
     }
     if all(map(texts.are_texts, stored.values())):
         stored = texts.vectorized(stored, words)
+    else:
+        texts.refuse_words(name, words)
     inputs = {s: _inputs(name, x) for s, x in stored.items()}
     shapes = {x.shape[1:] for x in inputs.values()}
     if len(shapes) > 1:

@@ -194,6 +194,7 @@ METHODS = (
         "optimizer: the proximal step measures distances as Adam, Nadam, "
         "Adamax, RMSprop or Adagrad does, and ends where the penalty has its "
         "minimum.",
+        choices=("optimizer",),
         needs=PROXIMAL,
     ),
     Option(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 
 import keras
@@ -89,7 +90,13 @@ def _optimizer_name(name):
 def _anchor(name):
     if name in (None, "start"):
         return name
-    return os.path.abspath(os.path.expanduser(name))
+    path = os.path.abspath(os.path.expanduser(name))
+    if not os.path.isfile(path):
+        raise UsageError(
+            "--anchor must be start, or the path of a .keras file that "
+            f"exists. Received: --anchor={name}"
+        )
+    return path
 
 
 def _model_name(name):
@@ -201,7 +208,19 @@ def optimizer(
 
 
 def _refused(settings, error):
+    message = re.sub(
+        r"`(\w+)`|(?<!-)\b(\w+)=('?)(\w+)\3",
+        lambda found: _as_flag(settings, *found.group(0, 1, 2, 4)),
+        first_line(error),
+    )
     return UsageError(
         f"--decay={settings['decay']} with "
-        f"--optimizer={settings['optimizer']}: {first_line(error)}"
+        f"--optimizer={settings['optimizer']}: {message}"
     )
+
+
+def _as_flag(settings, whole, argument, name, value):
+    """An argument in the text of an error, as the flag it came from."""
+    if argument in settings:
+        return f"--{argument}"
+    return f"--{name}={value}" if name in settings else whole

@@ -81,6 +81,13 @@ def read(
             f"--target is the column of a table. Received: --target={target} "
             f"with --dataset={name}"
         )
+    if image_size is not None and (
+        name.endswith(_FILES) or data_functions.NAME.fullmatch(name)
+    ):
+        raise UsageError(
+            "--image_size is for images in files of their own, and for sets "
+            f"of TensorFlow Datasets. Received: --dataset={name}"
+        )
     if data_functions.NAME.fullmatch(name):
         pairs = data_functions.read(name, _NAMES)
         return {

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_wd.cli.streams import Stream
+from keras_wd.cli.usage_errors import UsageError
 
 WORDS = 2000
 _CHUNK = 1024  # texts
@@ -14,6 +15,15 @@ _CHUNK = 1024  # texts
 def are_texts(inputs: np.ndarray | Stream) -> bool:
     """Whether these are strings, one for each example."""
     return inputs.ndim == 1 and inputs.dtype.kind in "USO"
+
+
+def refuse_words(name: str, words: int | None) -> None:
+    """Refuse `--words` for data without texts."""
+    if words is not None:
+        raise UsageError(
+            f"--words needs texts, and {name} has none. Received: "
+            f"--words={words}"
+        )
 
 
 def vectorized(

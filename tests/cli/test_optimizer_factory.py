@@ -211,10 +211,13 @@ def test_options_of_a_rule(flags, expected):
         ),
         (
             ["--decay=l2", "--cautious", "--coupling=coupled"],
-            "`cautious` must be False for a coupled decay",
+            "--cautious must be False for a coupled decay",
         ),
-        (["--decay=l2", "--anchor=nowhere.keras"], "`anchor` must be None"),
-        (["--decay=l1", "--metric=l2"], "`metric` must be one of"),
+        (
+            ["--decay=l2", "--anchor=nowhere.keras"],
+            "--anchor must be start, or the path",
+        ),
+        (["--decay=l1", "--metric=l2"], "--metric must be one of optimizer"),
         (
             ["--decay=l2", "--layerwise", "--decay_schedule=proportional"],
             "--layerwise applies only with --decay_schedule=constant",

@@ -224,6 +224,9 @@ def test_functions(functions):
             "needs at least 2 classes",
         ),
         ({"dataset": "one.npz", "image_size": "0"}, "--image_size must be"),
+        ({"dataset": "one.npz", "image_size": "4"}, "--image_size is for im"),
+        ({"dataset": "one.npz", "words": 4}, "--words needs texts"),
+        ({"dataset": "digits", "words": 4}, "--words needs texts"),
     ],
 )
 def test_a_mistake_is_said_plainly(functions, here, given, message):
