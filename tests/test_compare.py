@@ -181,7 +181,7 @@ def test_a_search_chooses_the_rates_that_are_compared(compare, tmp_path):
         (["--optimizers=sdg"], r"--optimizers must be one of sgd.*mean 'sgd'"),
         (["--decays=none,l2"], "--decays must be one of none, coupled"),
         (["--decays=none,none"], "--decays must be distinct names"),
-        (["--seeds=0"], "--seeds must be a positive integer"),
+        (["--seeds=0"], "--seeds must be an integer in the range .1, 10000."),
         (["--rates=-1"], "--rates must be numbers from 0 up"),
         (["--search=grid"], "--search must be one of none, asha"),
         (["--search_budget=2"], "search_budget applies only with --search=a"),

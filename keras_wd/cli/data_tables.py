@@ -16,6 +16,11 @@ from keras_wd.errors import did_you_mean
 
 MOST_WORDS = 10_000  # in a column, each of which is an input of the network
 _CHUNK = 1024  # rows
+# What tables have in place of a number that is not known, in small letters.
+_NO_NUMBERS = {
+    *("na", "n/a", "#n/a", "<na>", "null", "none", "nil", "missing", "unknown"),
+    *("?", "-", "--", ".", "#value!", "#div/0!"),
+}
 
 
 def read(name: str, target: str | None) -> tuple[Stream, np.ndarray]:
@@ -35,6 +40,11 @@ def read(name: str, target: str | None) -> tuple[Stream, np.ndarray]:
     """
     try:
         return _read(name, target)
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"--dataset={name} must be in UTF-8, as which a spreadsheet can "
+            f"save it: {first_line(error)}"
+        ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise UsageError(
             f"--dataset={name} cannot be read as CSV: {first_line(error)}"
@@ -51,7 +61,12 @@ def _read(name, target):
             f"--target must be a column of {name}: {', '.join(header)}. "
             f"Received: --target={target}{hint}"
         )
-    # Of two columns of one name, the last.
+    twice = {column for column in header if header.count(column) > 1}
+    if twice:
+        raise UsageError(
+            f"--dataset={name} must have columns of different names. Received "
+            f"more than once: {', '.join(sorted(twice))}"
+        )
     places = {column: place for place, column in enumerate(header)}
     predicted = places.pop(target)
     if not places:
@@ -148,6 +163,7 @@ def _scanned(name, header, inputs):
         columns = _columns(rows)
         for place in set(range(len(header))) - are_words:
             if not _are_numbers(columns[place]):
+                _refuse_a_gap(name, header[place], columns[place], len(starts))
                 are_words.add(place)
         if len(inputs) == 1:
             texts = columns[inputs[0]]
@@ -174,6 +190,28 @@ def _are_numbers(texts):
     except ValueError:
         return False
     return True
+
+
+def _refuse_a_gap(name, column, texts, count):
+    """Refuse numbers with a mark for no number among them.
+
+    With other words among them, numbers are words too.
+
+    Args:
+        name: of the file.
+        column: its name.
+        texts: the first ones of it that are not all numbers.
+        count: of the rows up to their end.
+    """
+    words = [row for row, text in enumerate(texts) if not _are_numbers([text])]
+    marks = {texts[row].strip().lower() for row in words}
+    if marks <= _NO_NUMBERS and len(words) < count:
+        raise UsageError(
+            f"--dataset={name} must have a number in each row of {column}. "
+            f"Received: {texts[words[0]]!r} in row "
+            f"{count - len(texts) + words[0] + 2}. Fill it in, or leave out "
+            "the row"
+        )
 
 
 def _gathered(name, header, predicted, inputs, are_words):
@@ -226,7 +264,8 @@ class _Encoder:
         for place in self._places:
             words = self._words.get(place)
             if words is None:
-                rows[:, at] = list(map(float, columns[place]))
+                with np.errstate(over="ignore"):  # refused as infinite
+                    rows[:, at] = list(map(float, columns[place]))
                 at += 1
             else:
                 numbers = [words[word] for word in columns[place]]

@@ -52,8 +52,17 @@ def encoded(
                 f"Received: {inputs[split].shape} inputs and {y.shape} "
                 f"targets in {split}"
             )
+        if y.dtype.kind not in "buifUSO":
+            raise UsageError(
+                f"--dataset={name} must have words or real numbers as targets. "
+                f"Received: {y.dtype}"
+            )
         if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise UsageError(f"--dataset={name} has targets that are NaN")
+            raise UsageError(
+                f"--dataset={name} has targets that are NaN or infinite"
+            )
+        if not len(y):
+            raise UsageError(f"--dataset={name} has no examples in {split}")
     if len(targets["train"]) < 10:
         raise UsageError(
             f"--dataset={name} must have 10 training examples or more. "
@@ -64,21 +73,24 @@ def encoded(
 
 
 def _inputs(name, x):
-    if x.dtype.kind not in "buif" or x.ndim not in (2, 3, 4):
+    is_known = x.dtype.kind in "buif" and x.ndim in (2, 3, 4)
+    if not is_known or 0 in x.shape[1:]:
         raise UsageError(
             f"--dataset={name} must have as inputs rows of numbers (n, "
             "columns), images (n, height, width, channels) or texts (n). "
             f"Received: shape {x.shape} of {x.dtype}"
         )
-    if x.dtype.kind == "f" and not _is_finite(x):
-        raise UsageError(
-            f"--dataset={name} has inputs that are NaN or infinite"
-        )
     shape = (*x.shape[1:], 1) if x.ndim == 3 else x.shape[1:]
     dtype = np.dtype("float32") if x.dtype == "float64" else x.dtype
 
     def converted(rows):
-        return rows.astype(dtype, copy=False).reshape(-1, *shape)
+        with np.errstate(over="ignore"):  # which is refused as infinite
+            return rows.astype(dtype, copy=False).reshape(-1, *shape)
+
+    if x.dtype.kind == "f" and not _is_finite(x, converted):
+        raise UsageError(
+            f"--dataset={name} has inputs that are NaN, or infinite in float32"
+        )
 
     if not isinstance(x, Stream):
         return converted(x)
@@ -87,11 +99,11 @@ def _inputs(name, x):
     return x.mapped(converted, shape, dtype)
 
 
-def _is_finite(x):
+def _is_finite(x, converted):
     """Whether all numbers are, looked at some rows at a time."""
     step = max(1, CHUNK // math.prod(x.shape[1:]))
     return all(
-        np.isfinite(x[start : start + step]).all()
+        np.isfinite(converted(x[start : start + step])).all()
         for start in range(0, len(x), step)
     )
 
@@ -109,7 +121,7 @@ def _encoded(name, targets, task):
         if is_words:
             raise UsageError(
                 f"--task=regression needs numbers as targets; {name} has "
-                f"words, such as {kinds[0]!r}"
+                f"words, such as {str(kinds[0])!r}"
             )
         return {s: y.astype("float32") for s, y in targets.items()}, 0
     if not 2 <= len(kinds) <= len(every) // 2:
@@ -117,6 +129,12 @@ def _encoded(name, targets, task):
             f"--task=classification needs at least 2 classes, and at most "
             f"half as many as examples. {name} has {len(kinds)} different "
             "targets"
+        )
+    unseen = np.setdiff1d(kinds, targets["train"])
+    if len(unseen):
+        raise UsageError(
+            f"--dataset={name} must have every class in its training part. "
+            f"Received elsewhere only: {', '.join(map(str, unseen[:5]))}"
         )
     return {
         s: np.searchsorted(kinds, y).astype("int32") for s, y in targets.items()

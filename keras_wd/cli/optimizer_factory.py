@@ -10,6 +10,7 @@ import keras
 from keras_wd.cli import decay_factory
 from keras_wd.cli import networks
 from keras_wd.cli import own_data
+from keras_wd.cli import saved_models
 from keras_wd.cli.rate_schedules import decay_rate
 from keras_wd.cli.rate_schedules import learning_rate
 from keras_wd.cli.rate_schedules import numbers
@@ -96,6 +97,7 @@ def _anchor(name):
             "--anchor must be start, or the path of a .keras file that "
             f"exists. Received: --anchor={name}"
         )
+    saved_models.check(path, f"--anchor={name}")
     return path
 
 

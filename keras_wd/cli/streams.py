@@ -19,6 +19,16 @@ def is_large(count: int, shape: Sequence[int]) -> bool:
     return count * math.prod(shape) > SHARE * memory
 
 
+def is_streamed(choice: str, is_over: bool) -> bool:
+    """Whether examples are read as they are needed.
+
+    Args:
+        choice: "true", "false" or "auto".
+        is_over: whether they are not to be held in memory otherwise.
+    """
+    return choice == "true" or (choice == "auto" and is_over)
+
+
 def one_by_one(
     read: Callable[[int], object], dtype: npt.DTypeLike = "uint8"
 ) -> Callable[[np.ndarray], np.ndarray]:

@@ -36,6 +36,9 @@ def vectorized(
             counted in one pass, and its rows are made as they are needed.
         words: how many are told apart, the most frequent ones; None for
             `WORDS`. One column besides stands for all others.
+
+    Raises:
+        UsageError: if the texts are empty.
     """
     layer = keras.layers.TextVectorization(
         max_tokens=(words or WORDS) + 1, output_mode="multi_hot"
@@ -43,6 +46,8 @@ def vectorized(
     for at in range(0, len(texts["train"]), _CHUNK):
         layer.update_state(list(texts["train"][at : at + _CHUNK]))
     layer.finalize_state()
+    if layer.vocabulary_size() < 3:  # what all texts have
+        raise UsageError("--dataset has no words in its training texts")
 
     def rows(some):
         return np.asarray(layer(list(some))).astype(bool)

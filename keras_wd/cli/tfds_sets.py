@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from absl import logging
 
+from keras_wd.cli import data_folders
 from keras_wd.cli import downloads
-from keras_wd.cli import own_data
 from keras_wd.cli import texts
 from keras_wd.cli.streams import Stream
 from keras_wd.cli.streams import is_large
@@ -98,6 +98,11 @@ def _not_found(name, base, form):
         return UsageError(
             f"--dataset={name} is not a form or version of {base} that "
             f"TensorFlow Datasets knows{did_you_mean(form[0], forms)}"
+        )
+    if os.path.exists(name):
+        return UsageError(
+            f"--dataset={name} is not a data set of TensorFlow Datasets. For "
+            f"what is in this folder, write --dataset=./{name}"
         )
     return UsageError(
         f"--dataset={name} is not a data set of TensorFlow Datasets. Choose "
@@ -282,7 +287,7 @@ def _streamed(builder, split: str, size: tuple[int, int] | None):
             feature.decode_example if is_jpeg else feature.decode_example_np
         )
         found = np.asarray(decode(found))
-        return found if size is None else own_data.resized(found, size)
+        return found if size is None else data_folders.resized(found, size)
 
     labels = np.fromiter(
         (examples[place][label] for place in range(len(examples))), "int32"
@@ -298,7 +303,9 @@ def _median_size(builder, image) -> tuple[int, int]:
         examples = builder.as_data_source(split="train")
     else:
         examples = tfds.as_numpy(builder.as_dataset(split="train"))
-    return own_data.common_size([example[image].shape for example in examples])
+    return data_folders.common_size(
+        [example[image].shape for example in examples]
+    )
 
 
 def _read(builder, split: str, size: tuple[int, int] | None):
@@ -320,7 +327,7 @@ def _read(builder, split: str, size: tuple[int, int] | None):
         return images, labels.astype("int32")
     pairs = tfds.as_numpy(builder.as_dataset(**arguments))
     images, labels = zip(
-        *((own_data.resized(image, size), label) for image, label in pairs),
+        *((data_folders.resized(image, size), label) for image, label in pairs),
         strict=True,
     )
     return np.stack(images), np.array(labels, "int32")

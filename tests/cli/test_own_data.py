@@ -121,6 +121,19 @@ def test_texts_in_a_table_a_folder_and_arrays_are_the_same(here):
         datasets.load(str(here / "films"))
 
 
+def test_files_that_are_no_examples_are_named(here, capsys):
+    for index in range(20):
+        folder = here / "photos" / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS[index]).save(folder / f"{index}.webp")
+        (folder / f".{index}.png").write_text("hidden")
+    (here / "photos" / "b" / "notes.md").write_text("")
+    (here / "photos" / ".cache").mkdir()
+    assert total(datasets.load("photos/")) == 20
+    printed = capsys.readouterr().out
+    assert "left out of b: notes.md, and 0 others" in printed
+
+
 def test_images_of_different_sizes_get_the_median(here):
     for index, kind in enumerate(KINDS):
         folder = here / "photos" / f"kind{kind}"
@@ -197,6 +210,21 @@ def test_functions(functions):
         ({"dataset": "t.csv"}, "--target must be a column of .*size, town"),
         ({"dataset": "t.csv", "target": "prize"}, "mean 'price'"),
         ({"dataset": "gap.csv", "target": "b"}, "an empty field in row 3"),
+        ({"dataset": "na.csv", "target": "a"}, "'NA' in row 4. Fill it in"),
+        ({"dataset": "na.csv", "target": "b"}, "'NA' in row 4. Fill it in"),
+        ({"dataset": "twice.csv", "target": "b"}, "more than once: a"),
+        ({"dataset": "latin.csv", "target": "b"}, "must be in UTF-8, as whi"),
+        ({"dataset": "cut.npz"}, "cut.npz cannot be read"),
+        ({"dataset": "large.npz"}, "NaN, or infinite in float32"),
+        ({"dataset": "none.npz"}, "Received: shape .40, 0. of float64"),
+        ({"dataset": "complex.npz"}, "words or real numbers as targets"),
+        ({"dataset": "no_test.npz"}, "has no examples in test"),
+        ({"dataset": "new.npz"}, "Received elsewhere only: 4, 5, 6, 7"),
+        ({"dataset": "deep/"}, "more than 8 bits a channel"),
+        ({"dataset": "blank/"}, "no words in its training texts"),
+        ({"dataset": "gone/"}, "c has none"),
+        ({"dataset": "deep"}, "write --dataset=./deep"),
+        ({"dataset": "./a.txt", "target": "a"}, "or a file that ends"),
         ({"dataset": "./a.txt"}, "must be a folder of images or a file"),
         ({"dataset": "bad.npz"}, "bad.npz cannot be read"),
         ({"dataset": "bad.npy", "target": "0"}, "bad.npy cannot be read"),
@@ -233,6 +261,27 @@ def test_a_mistake_is_said_plainly(functions, here, given, message):
     write_table(KINDS * 1.5)
     (here / "gap.csv").write_text("a,b\n1,2\n,3\n")
     (here / "a.txt").write_text("")
+    (here / "na.csv").write_text("a,b\n1,2\n3,2\n4,NA\n")
+    (here / "twice.csv").write_text("a,a,b\n1,2,3\n")
+    (here / "latin.csv").write_bytes(b"a,b\n\xe9,1\n")
+    np.savez("large.npz", x=ROWS * 1e300, y=KINDS)
+    np.savez("none.npz", x=ROWS[:, :0], y=KINDS)
+    np.savez("complex.npz", x=ROWS, y=KINDS * 1j)
+    train = {"x_train": ROWS, "y_train": KINDS}
+    np.savez("no_test.npz", **train, x_test=ROWS[:0], y_test=KINDS[:0])
+    np.savez("new.npz", **train, x_test=ROWS, y_test=KINDS + 4)
+    whole = (here / "new.npz").read_bytes()
+    (here / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for kind in ("a", "b"):
+        for folder in ("deep", "blank", "gone"):
+            (here / folder / kind).mkdir(parents=True)
+        Image.fromarray(PIXELS[0].astype("uint16")).save(
+            here / "deep" / kind / "x.png"
+        )
+        for index in range(20):
+            (here / "blank" / kind / f"{index}.txt").write_text("")
+        (here / "gone" / kind / "x.txt").write_text("x")
+    (here / "gone" / "c").mkdir()
     for name in ("bad.npz", "bad.npy"):
         (here / name).write_text("no array")
     np.savez("z.npz", z=ROWS)
