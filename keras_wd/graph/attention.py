@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Iterator
 
+import keras
 import numpy as np
 from keras import layers
 
@@ -11,27 +13,77 @@ from keras_wd.graph import traits
 from keras_wd.graph.channels import Channels
 from keras_wd.graph.channels import NeedsAll
 from keras_wd.graph.channels import Weighted
+from keras_wd.graph.rebuild import Edit
 from keras_wd.graph.structure import Step
 
 _ARGUMENTS = ("query", "value", "key")
+_WIDTH_BEFORE, _WIDTH_BEHIND = (0, 1, 2), (2, 0, 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """A projection into heads, or out of them.
+
+    Attributes:
+        path: of the step that has the layer.
+        name: where the step has it, as "_query_dense."; "" if it is the step.
+        layer: with the kernel.
+        axes: of the kernel: that of the width, of the heads, of their size.
+        width: the labels along the first.
+        heads: the labels along the second; one label may have several.
+    """
+
+    path: str
+    name: str
+    layer: keras.Layer
+    axes: tuple[int, int, int]
+    width: np.ndarray
+    heads: np.ndarray
+
+    @property
+    def kernel(self) -> np.ndarray:
+        """`(width, heads, size)`."""
+        return kernels.array(self.layer.kernel).transpose(self.axes)
+
+    def chosen(self, values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """A kernel without the labels that are not kept."""
+        width, heads, _ = self.axes
+        values = values.compress(kept[self.width], width)
+        return values.compress(kept[self.heads], heads)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Heads:
-    """An attention layer between channels.
+    """Attention between channels.
 
     Attributes:
-        step: its call.
-        read: the channels of query, key and value, by name.
+        step: its call, of its last layer where it is several.
         heads: the labels of its heads; those of the keys and values where
             several queries share them.
         made: the labels of its outputs.
+        sources: the projections into its heads.
+        output: the projection out of them.
     """
 
     step: Step
-    read: dict[str, Channels]
     heads: np.ndarray
     made: np.ndarray
+    sources: list[Part]
+    output: Part
+
+    @property
+    def parts(self) -> list[Part]:
+        """All projections."""
+        return [*self.sources, self.output]
+
+    def counts(self, kept: np.ndarray) -> dict[int, int]:
+        """By numbers of heads that a configuration says: how many stay."""
+        own = {*self.heads.tolist()}
+        return {
+            len(part.heads): int(kept[part.heads].sum())
+            for part in self.parts
+            if own & {*part.heads.tolist()}
+        }
 
 
 def read(analysis, step: Step, inputs: list[Channels]) -> Channels:
@@ -42,44 +94,95 @@ def read(analysis, step: Step, inputs: list[Channels]) -> Channels:
     layer = step.operation
     _refuse_variants(layer, step)
     given = _arguments(step, inputs)
-    if any(len(channels) == 0 for channels in given.values()):
-        raise NeedsAll(f"{step.path} reads channels of unknown number")
-    output = kernels.array(layer._output_dense.kernel)
     multi = traits.is_exactly(layer, layers.MultiHeadAttention)
     count = layer.num_heads if multi else layer.num_key_value_heads
+    repeats = 1 if multi else layer.num_query_heads // count
     heads = analysis.classes.new(count)
-    analysis.made.append(heads)
-    for name, channels in given.items():
-        kernel = kernels.array(getattr(layer, f"_{name}_dense").kernel)
-        if len(kernel) != len(channels):
-            raise NeedsAll(f"{step.path} reads channels in groups")
-        # (rows, heads * queries of a head, size) with the heads behind.
-        kernel = kernel.reshape(len(kernel), count, -1)
-        _add(analysis, step, channels, heads, np.moveaxis(kernel, -1, 0))
+    sources = [
+        (
+            Part(
+                step.path,
+                f"_{name}_dense.",
+                getattr(layer, f"_{name}_dense"),
+                _WIDTH_BEFORE,
+                channels.labels,
+                np.repeat(heads, repeats) if name == "query" else heads,
+            ),
+            channels,
+        )
+        for name, channels in given.items()
+    ]
     value = kernels.array(layer._value_dense.kernel)
     nothing = (value == 0).all(axis=(0, 2))
     bias = layer._value_dense.bias
     if bias is not None:
         nothing &= (kernels.array(bias) == 0).all(axis=1)
-    between = Channels(
+    # Attention is a mean of the values.
+    gains = np.sqrt(np.square(value).sum(axis=(0, 2)))
+    made = joined(
+        analysis,
+        step,
+        sources,
         heads,
-        np.where(nothing, 0.0, np.nan),
-        # Attention is a mean of the values.
-        np.sqrt(np.square(value).sum(axis=(0, 2))),
-        np.zeros(count, bool),
-    )
-    kernel = output.reshape(count, -1, output.shape[-1])
-    kernel = np.moveaxis(kernel, 1, 0)
-    made = analysis.classes.new(output.shape[-1])
-    analysis.made.append(made)
-    foldable = _add(analysis, step, between, made, kernel)
-    constants = kernels.constant_units(
-        kernel, kernel.sum(axis=0), foldable, layer._output_dense.bias
+        ("_output_dense.", layer._output_dense, _WIDTH_BEHIND),
+        np.repeat(np.where(nothing, 0.0, np.nan), repeats),
+        np.repeat(gains, repeats),
     )
     if not multi:
         # As many outputs as the query has channels.
-        analysis.classes.join(given["query"].labels, made)
-    analysis.heads.append(Heads(step, given, heads, made))
+        analysis.classes.join(given["query"].labels, made.labels)
+    return made
+
+
+def joined(
+    analysis,
+    step: Step,
+    sources: list[tuple[Part, Channels]],
+    heads: np.ndarray,
+    output: tuple[str, keras.Layer, tuple[int, int, int]],
+    constants: np.ndarray,
+    gains: np.ndarray,
+) -> Channels:
+    """The channels after heads, which become units of `analysis`.
+
+    Args:
+        analysis: the channels.
+        step: see `Heads`.
+        sources: the projections into the heads, and what they read.
+        heads: see `Heads`.
+        output: name, layer and axes of the projection out of them.
+        constants: `(queries,)` what a head is, see `Channels`.
+        gains: `(queries,)`.
+    """
+    for part, channels in sources:
+        if len(channels) == 0:
+            raise NeedsAll(f"{step.path} reads channels of unknown number")
+        if len(part.kernel) != len(channels):
+            raise NeedsAll(f"{step.path} reads channels in groups")
+    for part, channels in sources:
+        kernel = np.moveaxis(part.kernel, -1, 0)
+        _add(analysis, step, channels, part.heads, kernel)
+    name, layer, axes = output
+    queries = np.repeat(heads, len(gains) // len(heads))
+    between = Channels(queries, constants, gains, np.zeros(len(queries), bool))
+    kernel = kernels.array(layer.kernel).transpose(axes)
+    # (size, heads, width)
+    kernel = np.moveaxis(kernel, 0, -1).swapaxes(0, 1)
+    made = analysis.classes.new(kernel.shape[-1])
+    foldable = _add(analysis, step, between, made, kernel)
+    analysis.made += [heads, made]
+    analysis.heads.append(
+        Heads(
+            step,
+            heads,
+            made,
+            [part for part, _ in sources],
+            Part(step.path, name, layer, axes, made, queries),
+        )
+    )
+    constants = kernels.constant_units(
+        kernel, kernel.sum(axis=0), foldable, layer.bias
+    )
     gains = np.sqrt(np.square(kernel).sum(axis=(0, 1)))
     return Channels(made, constants, gains, np.zeros(len(made), bool))
 
@@ -126,51 +229,47 @@ def _arguments(step, inputs):
     return given
 
 
-def smaller(heads: Heads, kept: np.ndarray) -> tuple[dict, dict]:
-    """What is different about the configuration and the weights."""
+def smaller(heads: Heads, kept: np.ndarray) -> Iterator[tuple[str, Edit]]:
+    """What is different about the configurations and weights, by path."""
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for part in heads.parts:
+        own = arrays.setdefault(part.path, {})
+        values = np.asarray(part.layer.kernel)
+        own[f"{part.name}kernel"] = part.chosen(values, kept)
+        if part.layer.bias is not None:
+            labels = part.width if part is heads.output else part.heads
+            bias = np.asarray(part.layer.bias)[kept[labels]]
+            own[f"{part.name}bias"] = bias
     layer = heads.step.operation
-    left, made = kept[heads.heads], kept[heads.made]
-    multi = traits.is_exactly(layer, layers.MultiHeadAttention)
-    count = int(left.sum())
-    config = {"num_heads": count, "output_shape": (int(made.sum()),)}
-    repeats = 1
-    if not multi:
+    config: dict[str, object] = {}
+    count = int(kept[heads.heads].sum())
+    if traits.is_exactly(layer, layers.MultiHeadAttention):
+        made = int(kept[heads.made].sum())
+        config = {"num_heads": count, "output_shape": (made,)}
+    elif traits.is_exactly(layer, layers.GroupQueryAttention):
         repeats = layer.num_query_heads // layer.num_key_value_heads
         config = {
             "num_key_value_heads": count,
             "num_query_heads": count * repeats,
         }
-    queries = np.repeat(left, repeats)
-    arrays = {}
-    for name, channels in heads.read.items():
-        part = getattr(layer, f"_{name}_dense")
-        stay = queries if name == "query" else left
-        kernel = np.asarray(part.kernel)[kept[channels.labels]]
-        arrays[f"_{name}_dense.kernel"] = kernel[:, stay]
-        if part.bias is not None:
-            arrays[f"_{name}_dense.bias"] = np.asarray(part.bias)[stay]
-    part = layer._output_dense
-    kernel = np.asarray(part.kernel)[queries]
-    arrays["_output_dense.kernel"] = kernel[..., made]
-    if part.bias is not None:
-        arrays["_output_dense.bias"] = np.asarray(part.bias)[made]
-    return config, arrays
+    for path, values in arrays.items():
+        yield path, Edit(config, values)
 
 
 def without_rows(
     heads: Heads, removed: np.ndarray, values: Callable = np.array
-) -> dict:
+) -> Iterator[tuple[str, Edit]]:
     """All weights, zero where they read channels or heads that go."""
-    layer = heads.step.operation
-    arrays = {}
-    for name in ("query", "key", "value", "output"):
-        part = getattr(layer, f"_{name}_dense")
-        arrays[f"_{name}_dense.kernel"] = values(part.kernel)
-        if part.bias is not None:
-            arrays[f"_{name}_dense.bias"] = values(part.bias)
-    for name, channels in heads.read.items():
-        arrays[f"_{name}_dense.kernel"][removed[channels.labels]] = 0
-    output = arrays["_output_dense.kernel"]
-    repeats = len(output) // len(heads.heads)
-    output[np.repeat(removed[heads.heads], repeats)] = 0
-    return arrays
+    arrays: dict[str, dict[str, np.ndarray]] = {}
+    for part in heads.parts:
+        own = arrays.setdefault(part.path, {})
+        axis, rows = part.axes[0], removed[part.width]
+        if part is heads.output:
+            axis, rows = part.axes[1], removed[part.heads]
+        kernel = values(part.layer.kernel)
+        np.moveaxis(kernel, axis, 0)[rows] = 0
+        own[f"{part.name}kernel"] = kernel
+        if part.layer.bias is not None:
+            own[f"{part.name}bias"] = values(part.layer.bias)
+    for path, of_one in arrays.items():
+        yield path, Edit({}, of_one)

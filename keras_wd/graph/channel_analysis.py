@@ -16,6 +16,7 @@ from keras_wd.graph import attention
 from keras_wd.graph import channel_rules
 from keras_wd.graph import kernels
 from keras_wd.graph import traits
+from keras_wd.graph import written_out
 from keras_wd.graph.channels import AN_INPUT
 from keras_wd.graph.channels import AT_THE_BORDER
 from keras_wd.graph.channels import Along
@@ -64,6 +65,12 @@ class ChannelAnalysis:
         self._dead = dead
         self._channels: dict[int, Channels] = {}
         self._calls: dict[str, _Call] = {}
+        self._attention = {
+            step: one
+            for one in graph.attention
+            for step in (*one.sources, one.output)
+        }
+        self._into_heads: dict[Step, Channels] = {}
         self._places = collections.defaultdict(set)
         for step in graph.steps:
             if step.operation is not None:
@@ -138,6 +145,14 @@ class ChannelAnalysis:
                 raise IsInput(AN_INPUT)
             self.along.append(Along(step, inputs[0], inputs[0]))
             return inputs[0]
+        written = self._attention.get(step)
+        if written is not None and step is not written.output:
+            made = written_out.read_source(self, written, step, inputs[0])
+            self._into_heads[step] = inputs[0]
+            return made
+        if written is not None:
+            read = [*map(self._into_heads.get, written.sources)]
+            return written_out.read_output(self, written, read)
         channel_rules.refuse_unusual(self.graph, step)
         if channel_rules.is_grouped(operation):
             made = channel_rules.through_grouped(self.classes, step, inputs[0])
@@ -160,8 +175,10 @@ class ChannelAnalysis:
         ):
             return channel_rules.merged(self.classes, self.graph, step, inputs)
         made = channel_rules.passed(self.classes, self.graph, step, inputs)
-        if traits.is_exactly(operation, channel_rules.WITH_CHANNELS) or (
-            traits.operation_name(operation) == "Reshape"
+        if (
+            traits.is_exactly(operation, channel_rules.WITH_CHANNELS)
+            or traits.is_layer_scale(operation)
+            or traits.operation_name(operation) == "Reshape"
         ):
             self.along.append(Along(step, inputs[0], made))
         return made

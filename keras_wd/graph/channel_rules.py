@@ -88,6 +88,7 @@ def has_channels(operation: keras.Operation | None) -> bool:
         operation is None
         or is_weighted(operation)
         or traits.is_exactly(operation, (*WITH_CHANNELS, layers.Embedding))
+        or traits.is_layer_scale(operation)
         or traits.operation_name(operation) in ("Reshape", "Split")
     )
 
@@ -122,9 +123,7 @@ def is_einsum_of_dense(operation: keras.Operation) -> bool:
 
 def is_scaled_sum(operation: keras.Operation) -> bool:
     """Whether this is the layer of InceptionResNetV2: x + scale * y."""
-    kind = type(operation)
-    package = kind.__module__.split(".")[0]
-    return (package, kind.__name__) == ("keras", "CustomScaleLayer")
+    return traits.is_unexported(operation, "CustomScaleLayer")
 
 
 def is_grouped(operation: keras.Operation) -> bool:
@@ -157,6 +156,8 @@ def passed(
             return batch_normalized(graph, step, read)
         if traits.is_exactly(operation, layers.PReLU):
             return _through_prelu(operation, read)
+        if traits.is_layer_scale(operation):
+            return _through_scale(operation, read)
         if traits.is_exactly(operation, layers.GroupNormalization):
             return through_groups(classes, graph, step, read)
         if type(operation).__name__ == "RMSNormalization" and (
@@ -276,6 +277,12 @@ def _through_prelu(layer, read):
     constants = np.where(read.constants >= 0, read.constants, below)
     largest = np.maximum(np.abs(slopes).max(axis=0), 1)
     return read.with_gains(constants, read.gains * largest)
+
+
+def _through_scale(layer, read):
+    scale = array(layer.gamma)
+    constants = np.where(scale == 0, 0.0, read.constants * scale)
+    return read.with_gains(constants, read.gains * np.abs(scale))
 
 
 def through_grouped(classes: Classes, step: Step, read: Channels) -> Channels:

@@ -1,6 +1,7 @@
 """Networks that really become smaller."""
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_wd.errors import check_number
@@ -55,7 +56,8 @@ def compact(
     Inside of layers of other classes, as those of KerasHub, units go where an
     entry of the configuration says how many there are, such as
     `intermediate_dim`: the layer is made again with a smaller one, keeps its
-    class and is compared with what it was. What it shares one entry among
+    class and is compared with what it was. Heads go too where it has their
+    size apart from their number. What it shares one entry among
     keeps as many units as the member that needs most.
 
     Args:
@@ -277,7 +279,7 @@ def _note(removal, step, made, reasons):
     for weighted in removal.analysis.weighted:
         if weighted.step is step and getattr(step.operation, "bias", 0) is None:
             gone = ~removal.kept[weighted.read.labels]
-            if weighted.foldable[gone].any():
+            if np.nan_to_num(weighted.foldable[gone]).any():
                 note = f"{note}; " if note else ""
                 note += "its rows of constant inputs went into a bias"
     return note

@@ -31,8 +31,7 @@ def edits(removal: Removal) -> dict[str, Edit]:
         if is_weighted(weighted.step.operation):
             found[weighted.step.path] = _smaller_layer(weighted, removal.kept)
     for heads in analysis.heads:
-        config, arrays = attention.smaller(heads, removal.kept)
-        found[heads.step.path] = Edit(config, arrays)
+        found.update(attention.smaller(heads, removal.kept))
     for along in analysis.along:
         found[along.step.path] = _along(along, removal)
     return found
@@ -67,8 +66,7 @@ def without_rows(
             arrays = with_zeros(layer, rows=rows, values=values)
             found[path] = Edit({}, arrays)
     for heads in analysis.heads:
-        arrays = attention.without_rows(heads, removed, values)
-        found[heads.step.path] = Edit({}, arrays)
+        found.update(attention.without_rows(heads, removed, values))
     return found
 
 
@@ -175,6 +173,9 @@ def _along(along: Along, removal) -> Edit:
         ratio = before.size / before.sum()
         scale = np.asarray(layer.scale)[before] * np.sqrt(ratio)
         return Edit({"epsilon": layer.epsilon * ratio}, {"scale": scale})
+    if traits.is_layer_scale(layer):
+        config = {"projection_dim": int(before.sum())}
+        return Edit(config, {"gamma": np.asarray(layer.gamma)[before]})
     if traits.is_exactly(layer, layers.GroupNormalization):
         groups = layer.groups
         if groups != -1:

@@ -16,8 +16,11 @@ import operator
 
 import keras
 import numpy as np
+from keras import layers
 
+from keras_wd.graph import traits
 from keras_wd.graph import verify
+from keras_wd.graph import written_out
 from keras_wd.graph.calls_again import entrances
 from keras_wd.graph.calls_again import example
 from keras_wd.graph.calls_again import open_up
@@ -38,11 +41,15 @@ from keras_wd.graph.structure import Step
 from keras_wd.graph.structure import functional_of
 from keras_wd.graph.structure import read
 
-_COMBINATIONS = 16
+_COMBINATIONS = 32
 
 
 class Whole(Exception):
     """A layer cannot be made smaller, and why."""
+
+
+class _Differs(Whole):
+    """What was made smaller computes something else."""
 
 
 def followed_in(analysis: ChannelAnalysis) -> list["Followed"]:
@@ -70,7 +77,10 @@ def _holds_layers(layer):
         isinstance(layer, keras.Layer)
         and functional_of(layer) is None
         and type(layer).__module__.split(".")[0] != "keras"
-        and any(map(is_weighted, parts_of(layer)))
+        and any(
+            is_weighted(part) or traits.is_exactly(part, layers.EinsumDense)
+            for part in parts_of(layer)
+        )
     )
 
 
@@ -114,6 +124,7 @@ class Followed:
         made = keras.tree.flatten(copy.call(*args, **kwargs))
         outputs = [t for t in made if isinstance(t, keras.KerasTensor)]
         self.graph: Graph = read(keras.Model(self._inputs, outputs))
+        self.graph.attention = written_out.find(self.graph)
         self._copy = copy
         self._positions = {id(v): i for i, v in enumerate(copy.variables)}
 
@@ -142,9 +153,13 @@ class Followed:
         roots = removal.analysis.classes.roots()
         gone = {root for made in members for root in roots[made[count // 2 :]]}
         kept = ~np.isin(roots, list(gone))
+        sizes = {count: count // 2}
+        for part in removal.analysis.heads:
+            if any(part.heads is made for made in members):
+                sizes |= part.counts(kept)
         try:
             edited = edits(dataclasses.replace(removal, kept=kept))
-            self._smaller({count: count // 2}, self._values_of(edited))
+            self._smaller(sizes, self._values_of(edited))
         except Exception:  # whatever the layer raises
             return False
         return count > 1
@@ -187,13 +202,15 @@ class Followed:
         Heads of attention stay if the configuration cannot say that there
         are fewer; often their number decides their size.
         """
-        heads = [part.heads for part in removal.analysis.heads]
-        gone = [made for made in heads if not removal.kept[made].all()]
+        heads = removal.analysis.heads
+        gone = [
+            part.heads for part in heads if not removal.kept[part.heads].all()
+        ]
         if not gone:
             return self._shrunk(removal, [])
         try:
             return self._shrunk(removal, heads)
-        except Exception:  # of `Whole`, or whatever the layer raises
+        except Exception as error:  # whatever the layer raises
             kept, reasons = removal.kept.copy(), dict(removal.reasons)
             for made in gone:
                 _keep(removal.analysis, made, kept, len(made))
@@ -201,6 +218,8 @@ class Followed:
                     f"{self.step.path} has no entry in its configuration for "
                     f"fewer than {len(made)} heads of that size"
                 )
+                if isinstance(error, _Differs):
+                    said = str(error)
                 reasons |= dict.fromkeys(made.tolist(), said)
             removal = dataclasses.replace(removal, kept=kept, reasons=reasons)
             return self._shrunk(removal, [])
@@ -211,12 +230,18 @@ class Followed:
         """
         sizes = {}
         kept = removal.kept.copy()
-        units = [*_own_units(removal), *heads]
+        units = [*_own_units(removal), *(part.heads for part in heads)]
         for made in units:
             left = int(kept[made].sum())
             sizes[len(made)] = max(sizes.get(len(made), 0), left)
         for made in units:
             _keep(removal.analysis, made, kept, sizes[len(made)])
+        for part in heads:
+            for before, after in part.counts(kept).items():
+                if sizes.setdefault(before, after) != after:
+                    raise Whole(
+                        f"{self.step.path} has {before} units of two kinds"
+                    )
         dead = {
             weighted.step.path: positions[~kept[weighted.made[positions]]]
             for weighted in with_own_units(removal.analysis)
@@ -268,20 +293,34 @@ class Followed:
     def _changes(self, sizes):
         """What may be different in the configuration, the likeliest first."""
         config = config_of(self.layer)
+        numbers = {
+            name: value
+            for name, value in config.items()
+            if type(value) is int and value > 1
+        }
         choices = []
         for before, after in sizes.items():
-            fitting = [
-                (name, value * after // before)
-                for name, value in config.items()
-                if type(value) is int
-                and value > 1
-                and value * after % before == 0
+            equal = [name for name in numbers if numbers[name] == before]
+            others = [
+                name
+                for name, value in numbers.items()
+                if value != before and value * after % before == 0
             ]
-            fitting.sort(key=lambda pair, n=before: config[pair[0]] != n)
-            choices.append(fitting)
+            # As many queries as keys are two numbers that are the same.
+            together = itertools.chain.from_iterable(
+                itertools.combinations(equal, count)
+                for count in range(1, len(equal) + 1)
+            )
+            chosen = [*together, *((name,) for name in others)]
+            choices.append(
+                [
+                    {name: numbers[name] * after // before for name in names}
+                    for names in chosen
+                ]
+            )
         combinations = itertools.product(*choices)
-        for pairs in itertools.islice(combinations, _COMBINATIONS):
-            yield dict(pairs)
+        for parts in itertools.islice(combinations, _COMBINATIONS):
+            yield functools.reduce(operator.or_, parts)
 
     def _made(self, changes):
         """The layer with another configuration, built."""
@@ -306,7 +345,7 @@ class Followed:
             )
         for one, other in zip(*results, strict=True):
             if not verify.difference(one, other) <= verify.tolerance(before):
-                raise Whole(
+                raise _Differs(
                     f"{self.step.path} computes something else when "
                     "it is made smaller"
                 )

@@ -116,21 +116,36 @@ def _sources(analysis: ChannelAnalysis) -> Iterator[_Source]:
             weights.append((layer.bias, 0))
         yield _Source(layer, along.made.labels, kernel, weights)
     for heads in analysis.heads:
-        layer, count = heads.step.operation, len(heads.heads)
-        parts = [getattr(layer, f"_{name}_dense") for name in heads.read]
-        weights = [(part.kernel, 1) for part in parts]
-        weights += [(part.bias, 1) for part in parts if part.bias is not None]
-        rows = [
-            np.moveaxis(array(variable), -1, 1).reshape(-1, count)
-            for variable, _ in weights[: len(parts)]
+        layer, own = heads.step.operation, heads.heads
+        parts = [
+            part for part in heads.sources if np.isin(part.heads, own).all()
         ]
-        yield _Source(layer, heads.heads, np.concatenate(rows)[None], weights)
-        part = layer._output_dense
-        values = array(part.kernel)
-        weights = [(part.kernel, 0)]
-        if part.bias is not None:
-            weights.append((part.bias, 0))
+        # Several queries in turn may belong to one unit.
+        rows = [
+            part.kernel.swapaxes(0, 1).reshape(len(own), -1).T for part in parts
+        ]
+        weights = [
+            pair for part in parts for pair in _with_bias(part, part.axes[1], 1)
+        ]
+        yield _Source(layer, own, np.concatenate(rows)[None], weights)
+        part = heads.output
+        values = np.moveaxis(part.kernel, 0, -1)
+        weights = _with_bias(part, part.axes[0], 0)
         yield _Source(layer, heads.made, values, weights)
+
+
+def _with_bias(part, axis, behind):
+    """The weights of a projection, and the axes behind that of the units.
+
+    Args:
+        part: with a kernel of three axes.
+        axis: that of the units in the kernel.
+        behind: what is behind it in the bias.
+    """
+    weights = [(part.layer.kernel, 2 - axis)]
+    if part.layer.bias is not None:
+        weights.append((part.layer.bias, behind))
+    return weights
 
 
 def _batch_norm(analyses):

@@ -146,7 +146,7 @@ def _role(layer, variable):
         return None
     if traits.is_exactly(layer, _GATED):
         return "other"
-    if traits.is_exactly(layer, _WITH_ROLES):
+    if traits.is_exactly(layer, _WITH_ROLES) or traits.is_layer_scale(layer):
         for name, role in _ROLES.items():
             if getattr(layer, name, None) is variable:
                 return role

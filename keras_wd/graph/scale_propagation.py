@@ -110,6 +110,9 @@ def reaction_of(
         return _normalized(graph, step, inputs[0])
     if traits.is_exactly(operation, LINEAR):
         return _multiplied(step, inputs[0])
+    if traits.is_layer_scale(operation):
+        # Channel by channel: the constants of a shift are others then.
+        return Reaction(inputs[0])
     if traits.is_exactly(operation, layers.Rescaling):
         return _rescaled(step, inputs[0])
     if traits.is_exactly(operation, _KEEP_SCALE):

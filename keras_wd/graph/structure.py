@@ -61,12 +61,14 @@ class Graph:
         producers: the step that makes a tensor.
         consumers: the steps that read a tensor.
         uses: how often a layer is called, by `id`.
+        attention: what `written_out.find` found, if it may become smaller.
     """
 
     def __init__(self, steps: Sequence[Step], shapes: dict, outputs: tuple):
         self.steps = list(steps)
         self.shapes = shapes
         self.outputs = tuple(outputs)
+        self.attention: list[Any] = []
         self.producers = {}
         self.consumers = collections.defaultdict(list)
         self.uses = collections.Counter()

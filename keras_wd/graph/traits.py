@@ -191,6 +191,17 @@ def is_exactly(operation: object, kinds) -> bool:
     return type(operation) in (kinds if isinstance(kinds, tuple) else (kinds,))
 
 
+def is_unexported(operation: object, name: str) -> bool:
+    """Whether this is a layer of Keras that only its applications have."""
+    kind = type(operation)
+    return (kind.__module__.split(".")[0], kind.__name__) == ("keras", name)
+
+
+def is_layer_scale(operation: object) -> bool:
+    """Whether this is the layer of ConvNeXt: x * gamma, by channel."""
+    return is_unexported(operation, "LayerScale")
+
+
 def operation_name(operation: keras.Operation) -> str | None:
     """The class of an operation of `keras.ops`, None for layers and others.
 

@@ -157,6 +157,32 @@ def test_a_window_of_one_position_reaches_no_border(padding):
     assert graph.compact(model).get_layer("a").filters == 3
 
 
+def test_scales_of_layers_follow_their_channels(tmp_path):
+    scale = importlib.import_module(
+        "keras.src.applications.convnext"
+    ).LayerScale
+
+    def build(x):
+        x = conv("body")(x)
+        x = scale(0.5, 4, name="scale")(x)
+        return layers.Dense(2, name="head")(layers.Flatten()(x))
+
+    model = functional(build)
+    zero_units(model.get_layer("body"), [0], bias=0.7)
+    # A scale of zero makes a constant too.
+    model.get_layer("scale").gamma.assign([3.0, 0.0, 2.0, 1.0])
+    smaller = graph.compact(model)
+    assert smaller.get_layer("body").filters == 2
+    np.testing.assert_array_equal(smaller.get_layer("scale").gamma, [2, 1])
+    smaller.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    x = np.random.default_rng(0).normal(size=(3, 6, 6, 3)).astype("float32")
+    for found in (smaller, again):
+        np.testing.assert_allclose(found(x), model(x), rtol=1e-5, atol=1e-6)
+    effects = {row.effect for row in graph.explain(model).weights}
+    assert effects == {"function"}
+
+
 def test_a_group_is_removed_as_a_whole():
     model = functional(
         lambda x: conv("out", 2)(

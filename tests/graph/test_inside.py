@@ -376,3 +376,98 @@ def test_a_layer_whose_arguments_keras_keeps_is_pruned_twice():
     assert report.after.multiply_adds == 0
     (line,) = [n for n in str(report).splitlines() if "multiply-adds  " in n]
     assert line.split()[-1] == "-"
+
+
+class Attention(layers.Layer):
+    """x + out(mean of values), written out as in the decoders of KerasHub.
+
+    Keys and values are repeated for the queries that share them: each in
+    turn, or ("tiled") all of them again and again, which no rule here knows.
+    """
+
+    def __init__(self, queries, keys, size, tiled=False, **kwargs):
+        super().__init__(**kwargs)
+        self.queries, self.keys, self.size = queries, keys, size
+        self.tiled = tiled
+        self.query = self.into("abc,cde->abde", queries, "query", "de")
+        self.key = self.into("abc,dce->abde", keys, "key", None)
+        self.value = self.into("abc,cde->abde", keys, "value", "de")
+
+    def into(self, equation, heads, name, bias):
+        shape = (None, heads, self.size)
+        return layers.EinsumDense(equation, shape, bias_axes=bias, name=name)
+
+    def build(self, shape):
+        self.out = layers.EinsumDense(
+            "abde,dec->abc", (None, shape[-1]), bias_axes="c", name="out"
+        )
+        for layer in (self.query, self.key, self.value):
+            layer.build(shape)
+        self.out.build((*shape[:-1], self.queries, self.size))
+
+    def call(self, x):
+        times = self.queries // self.keys
+        key, value = self.key(x), self.value(x)
+        if self.tiled:
+            key, value = (ops.tile(y, (1, 1, times, 1)) for y in (key, value))
+        else:
+            key, value = (ops.repeat(y, times, axis=2) for y in (key, value))
+        scores = ops.einsum("aqhd,akhd->ahqk", self.query(x), key)
+        mixed = ops.einsum("ahqk,akhd->aqhd", ops.softmax(scores), value)
+        return x + self.out(mixed)
+
+    def get_config(self):
+        sizes = {"queries": self.queries, "keys": self.keys, "size": self.size}
+        return {**super().get_config(), **sizes, "tiled": self.tiled}
+
+
+@pytest.mark.parametrize(
+    "queries, keys, dead, left, removed",
+    [
+        # A head: its query, key, value, their biases, its rows.
+        (6, 6, 2, (4, 4), 2 * (4 * 4 * 3 + 2 * 3)),
+        # Two queries with the key and value that they share.
+        (6, 3, 4, (2, 1), 4 * (2 * 4 * 3 + 3) + 2 * (2 * 4 * 3 + 3)),
+        # Queries; all of them share one key and one value.
+        (6, 1, 2, (4, 1), 2 * (2 * 4 * 3 + 3)),
+    ],
+)
+def test_heads_of_attention_that_is_written_out_go(
+    queries, keys, dead, left, removed
+):
+    model = network(Attention(queries, keys, 3, name="one"))
+    one = model.get_layer("one")
+    rows = np.array(one.out.kernel)
+    rows[:dead] = 0
+    one.out.kernel.assign(rows)
+    for layer in (one.query, one.value):
+        layer.bias.assign(
+            np.random.default_rng(0).normal(size=layer.bias.shape)
+        )
+    smaller = graph.compact(model)
+    found = smaller.get_layer("one")
+    assert (found.queries, found.keys) == left
+    assert model.count_params() - smaller.count_params() == removed
+    np.testing.assert_allclose(
+        outputs(smaller), outputs(model), rtol=1e-5, atol=1e-6
+    )
+    # Nothing is dead here, and what matters least is what has small rows.
+    rows[:dead] = 1e-6
+    one.out.kernel.assign(rows)
+    pruned = graph.prune(model, ratio=dead / queries, round_to=1)
+    assert pruned.get_layer("one").queries == left[0]
+    np.testing.assert_allclose(
+        outputs(pruned), outputs(smaller), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_heads_that_share_in_another_order_stay_and_say_why():
+    model = network(Attention(4, 2, 3, tiled=True, name="one"))
+    one = model.get_layer("one")
+    rows = np.array(one.out.kernel)
+    rows[:2] = 0
+    one.out.kernel.assign(rows)
+    same, report = graph.compact(model, report=True, batch_size=None)
+    assert same is model
+    (row,) = [row for row in report.layers if row.layer == "one/out"]
+    assert "computes something else when it is made smaller" in row.note
