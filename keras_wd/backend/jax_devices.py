@@ -51,6 +51,67 @@ def sharing(
     return _SharedSteps(devices, batch_size).scope()
 
 
+def holding(variables: Sequence[keras.Variable]) -> list:
+    """The devices of this process that have a copy of all variables each.
+
+    `[None]` where there is one device, or where some variable is divided.
+    """
+    values = [variable.value for variable in variables]
+    shared = [value for value in values if len(value.sharding.device_set) > 1]
+    if not shared or len(shared) < len(values):
+        return [None]
+    if not all(value.is_fully_replicated for value in values):
+        return [None]
+    shards = shared[0].addressable_shards
+    return sorted((shard.device for shard in shards), key=lambda d: d.id)
+
+
+def on(device) -> contextlib.AbstractContextManager[object]:
+    """A context in which `device`, one of `holding`, computes."""
+    if device is None:
+        return contextlib.nullcontext()
+    return jax.default_device(device)
+
+
+def read(variable: keras.Variable, device):
+    """The value as a tensor that lies on `device`, one of `holding`."""
+    if device is None:
+        return variable.value
+    for shard in variable.value.addressable_shards:
+        if shard.device == device:
+            return shard.data
+    raise ValueError(
+        f"`device` must hold {variable.path!r}. Received: device={device}."
+    )
+
+
+def assign(variable: keras.Variable, value) -> None:
+    """Assign a whole value, which any device of this process has.
+
+    Where processes train together, each has to have the same value.
+    """
+    sharding = variable.value.sharding
+    if len(sharding.device_set) == 1 or _is_spread(value):
+        variable.assign(value)
+        return
+    if not variable.value.is_fully_replicated:
+        variable.assign(jax.device_put(value, sharding))
+        return
+    # Nothing else does it without asking the other processes.
+    copies = [
+        jax.device_put(value, device) for device in sharding.addressable_devices
+    ]
+    variable.assign(
+        jax.make_array_from_single_device_arrays(
+            tuple(variable.shape), sharding, copies
+        )
+    )
+
+
+def _is_spread(value):
+    return isinstance(value, jax.Array) and len(value.sharding.device_set) > 1
+
+
 class _SharedSteps(keras.distribution.DataParallel):
     """Divides the batches of training, and no others.
 

@@ -1,5 +1,7 @@
 """Backends that train on one device here."""
 
+import contextlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
@@ -30,3 +32,23 @@ def split_cpu(count: int) -> NoReturn:
 def sharing(count: int, batch_size: int) -> AbstractContextManager:
     """Not possible."""
     split_cpu(count)
+
+
+def holding(variables: Sequence[keras.Variable]) -> list:
+    """The only device."""
+    return [None]
+
+
+def on(device) -> AbstractContextManager:
+    """A context in which it computes."""
+    return contextlib.nullcontext()
+
+
+def read(variable: keras.Variable, device):
+    """The value as a tensor."""
+    return variable.value
+
+
+def assign(variable: keras.Variable, value) -> None:
+    """Assign a value."""
+    variable.assign(value)

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_wd.backend import autodiff
+from keras_wd.backend import devices
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.eigen_block import EigenBlock
 from keras_wd.ops import packed
@@ -115,20 +116,18 @@ class BlockState:
             found.append(own[0] if len(own) == 1 else packed.Split(own, shape))
         return found
 
-    def assign_inverses(self, index: int, inverses: Sequence) -> None:
-        """Take over whole inverses of a block."""
-        block = self.blocks[index]
-        parts = [
-            part
-            for inverse in inverses
-            for part in (
-                packed.split(inverse)
-                if block.inverses_are_symmetric
-                else [inverse]
-            )
-        ]
+    def assign_inverses(self, index: int, parts: Sequence) -> None:
+        """Take over inverses of a block, in the parts they are kept in.
+
+        Any device of this process may have them.
+        """
         for variable, part in zip(self.inverses[index], parts, strict=True):
-            variable.assign(part)
+            devices.assign(variable, part)
+
+    def variables(self) -> list[keras.Variable]:
+        """The averages and inverses of all blocks."""
+        lists = zip(self.factors, self.inverses, strict=True)
+        return [v for own in lists for variables in own for v in variables]
 
     def averages(self, index: int) -> list[keras.Variable]:
         """What a measurement moves of a block, in order."""

@@ -61,21 +61,6 @@ class Block(abc.ABC):
     def variable_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the variables it preconditions."""
 
-    @abc.abstractmethod
-    def invert(
-        self, factors, inverses, first, damping, relative, cholesky
-    ) -> tuple:
-        """Damped inverses of the factors, and whether they are usable.
-
-        Args:
-            factors: the running averages.
-            inverses: what the last inversion made.
-            first: boolean scalar; whether there was none.
-            damping: scalar added to the curvature.
-            relative: scalar; this part of the mean curvature is added too.
-            cholesky: see `keras_wd.ops.kronecker.damped_inverse`.
-        """
-
     def curvature(self, factors: Sequence, inverses: Sequence) -> Sequence:
         """Those of the arrays that hold the curvature: the factors."""
         return factors
@@ -90,7 +75,7 @@ class Block(abc.ABC):
         """The damped inverse of the curvature times values.
 
         Args:
-            inverses: what `invert` made; the damping may be in there.
+            inverses: what an inversion made; the damping may be in there.
             values: shaped as the variables.
             damping: the damping now.
         """
@@ -215,29 +200,21 @@ class KroneckerBlock(MatrixBlock):
             return np.ones(shape)
         return np.broadcast_to(np.eye(shape[-1]), shape)
 
-    def invert(
-        self, factors, inverses, first, damping, relative, cholesky
-    ) -> tuple:
-        """`(A + pi sqrt(d) I)^-1`, `(S + sqrt(d)/pi I)^-1`."""
-        axes = self.packing.group_axes
-        dampings = self.dampings(factors, damping, relative)
-        pairs = [
-            kronecker.damped_inverse(factor, share, axes, cholesky)
-            for factor, share in zip(factors, dampings, strict=True)
-        ]
-        found, usable = zip(*pairs, strict=True)
-        return list(found), ops.logical_and(*usable)
+    def dampings(self, means, damping, relative) -> tuple:
+        """What is added to the diagonals of A and S.
 
-    def dampings(self, factors, damping, relative) -> tuple:
-        """What is added to the diagonals of A and S; see `invert`."""
-        inputs, outputs = factors
+        The inverses are `(A + pi sqrt(d) I)^-1`, `(S + sqrt(d)/pi I)^-1`.
+
+        Args:
+            means: of the diagonals of A and S, per group; arrays.
+            damping: added to the curvature.
+            relative: this part of the mean curvature is added too.
+        """
+        # Diagonals of one number stand for matrices of any size.
+        inputs, outputs = (np.expand_dims(mean, -1) for mean in means)
+        damping = damping + relative * means[0] * means[1]
         axes = self.packing.group_axes
-        mean = kronecker.mean_diagonal(inputs, axes) * kronecker.mean_diagonal(
-            outputs, axes
-        )
-        return kronecker.split_damping(
-            inputs, outputs, damping + relative * mean, axes
-        )
+        return kronecker.split_damping(inputs, outputs, damping, axes, np)
 
     def multiply(self, factors: Sequence, values: Sequence) -> list:
         """`A V S` for V the matrix of the values."""
@@ -296,25 +273,27 @@ class ScaleShiftBlock(Block):
         """The shapes of the scale and the shift."""
         return [self.shape] * len(self.variables)
 
-    def invert(
-        self, factors, inverses, first, damping, relative, cholesky
-    ) -> tuple:
-        """The inverses in closed form."""
-        (entries,) = factors
+    def invert(self, entries: np.ndarray, damping, relative) -> tuple:
+        """The inverses in closed form, and whether they are usable.
+
+        Args:
+            entries: the running averages.
+            damping: added to the curvature.
+            relative: this part of the mean curvature is added too.
+        """
         count = len(self.variables)
-        damping = ops.cast(damping, entries.dtype)
-        damping = damping + relative * ops.mean(entries[:count])
+        damping = damping + relative * np.mean(entries[:count])
         if count == 1:
             damped = entries + damping
-            usable = ops.all(damped > 0)
+            usable = np.all(damped > 0)
             inverse = 1.0 / damped
         else:
             scale, shift = entries[0] + damping, entries[1] + damping
             beside = entries[2]
             determinant = scale * shift - beside * beside
-            usable = ops.all(ops.logical_and(scale > 0, determinant > 0))
-            inverse = ops.stack([shift, scale, -beside]) / determinant
-        return [inverse], ops.logical_and(usable, kronecker.all_finite(inverse))
+            usable = np.all((scale > 0) & (determinant > 0))
+            inverse = np.stack([shift, scale, -beside]) / determinant
+        return inverse, usable and np.all(np.isfinite(inverse))
 
     def multiply(self, factors: Sequence, values: Sequence) -> list:
         """The matrix of every unit times its values."""

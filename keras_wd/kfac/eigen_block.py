@@ -72,10 +72,15 @@ class EigenBlock(MatrixBlock):
         remaining = iter(inverses)
         return tuple(next(remaining) if full else None for full in self._full)
 
-    def invert(
-        self, factors, inverses, first, damping, relative, cholesky
-    ) -> tuple:
-        """The eigenvectors; the moments, carried over to them."""
+    def invert(self, factors: Sequence, inverses: Sequence, first) -> tuple:
+        """The eigenvectors and moments, and whether they are usable.
+
+        Args:
+            factors: the running averages.
+            inverses: what the last inversion made; its moments are carried
+                over to the new eigenvectors.
+            first: boolean scalar; whether there was none.
+        """
         found, overlaps, values, usable = [], [], [], True
         for factor, old in zip(factors, self.bases(inverses), strict=True):
             if old is None:

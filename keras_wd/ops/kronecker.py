@@ -10,7 +10,10 @@ Legend:
 Leading axes are groups: one small problem per group. The curvature of the
 entries G[i, j] and G[k, l] is A[i, k] * S[j, l]: `kron(A, S)` in row-major
 order. A tensor of the rank of its group axes plus one is a diagonal.
+Functions with an argument `xp` take arrays of NumPy too, with `xp=numpy`.
 """
+
+from collections.abc import Callable
 
 from keras import ops
 
@@ -23,14 +26,16 @@ def is_diagonal(factor, group_axes: int = 0) -> bool:
     return len(factor.shape) == group_axes + 1
 
 
-def mean_diagonal(factor, group_axes: int = 0):
+def mean_diagonal(factor, group_axes: int = 0, xp=ops):
     """The trace divided by the size, per group: (...,)."""
     if not is_diagonal(factor, group_axes):
-        factor = ops.diagonal(factor, axis1=-2, axis2=-1)
-    return ops.mean(factor, axis=-1)
+        factor = xp.diagonal(factor, axis1=-2, axis2=-1)
+    return xp.mean(factor, axis=-1)
 
 
-def split_damping(input_factor, output_factor, damping, group_axes: int = 0):
+def split_damping(
+    input_factor, output_factor, damping, group_axes: int = 0, xp=ops
+):
     """The damping of each factor, `(pi * sqrt(d), sqrt(d) / pi)`.
 
     Formula: `pi = sqrt((tr A / n) / (tr S / m))`, so that the damped product
@@ -42,6 +47,7 @@ def split_damping(input_factor, output_factor, damping, group_axes: int = 0):
         output_factor: S, (..., m, m) or (..., m).
         damping: d, a scalar.
         group_axes: number of leading axes that count groups.
+        xp: `keras.ops` or `numpy`.
 
     Returns:
         Two tensors of the groups' shape.
@@ -53,14 +59,12 @@ def split_damping(input_factor, output_factor, damping, group_axes: int = 0):
 
     Source: Martens and Grosse, 2015, section 6.3.
     """
-    inputs = mean_diagonal(input_factor, group_axes)
-    outputs = mean_diagonal(output_factor, group_axes)
-    usable = ops.logical_and(inputs > 0, outputs > 0)
-    one = ops.ones_like(inputs)
-    pi = ops.sqrt(
-        ops.where(usable, inputs, one) / ops.where(usable, outputs, one)
-    )
-    root = ops.sqrt(ops.cast(damping, pi.dtype))
+    inputs = mean_diagonal(input_factor, group_axes, xp)
+    outputs = mean_diagonal(output_factor, group_axes, xp)
+    usable = xp.logical_and(inputs > 0, outputs > 0)
+    one = xp.ones_like(inputs)
+    pi = xp.sqrt(xp.where(usable, inputs, one) / xp.where(usable, outputs, one))
+    root = xp.sqrt(damping * one)
     return pi * root, root / pi
 
 
@@ -68,9 +72,9 @@ def damped_inverse(
     factor,
     damping,
     group_axes: int = 0,
-    cholesky=None,
+    inverse: Callable = symmetric.inverse,
     size=None,
-    written_out: int | None = None,
+    xp=ops,
 ):
     """`(factor + damping * I)^-1` and whether it is usable.
 
@@ -78,11 +82,11 @@ def damped_inverse(
         factor: symmetric, (..., n, n), or a diagonal (..., n).
         damping: scalar or one number per group.
         group_axes: number of leading axes that count groups.
-        cholesky: function from a matrix to its lower Cholesky factor that
-            returns NaN where there is none; `ops.cholesky` if None.
+        inverse: function from a symmetric matrix to its inverse that returns
+            NaN where it is not positive definite.
         size: rows of a matrix that is filled up with zeros; its inverse is
             then filled up with the identity.
-        written_out: see `keras_wd.ops.symmetric.inverse`.
+        xp: `keras.ops` or `numpy`.
 
     Returns:
         The inverse, of the shape of `factor`, and a boolean scalar: False if
@@ -95,28 +99,27 @@ def damped_inverse(
     ([[0.6669999957084656, -0.3330000042915344], \
 [-0.3330000042915344, 0.6669999957084656]], True)
     """
-    damping = ops.cast(damping, factor.dtype)
-    if is_diagonal(factor, group_axes):
-        damped = factor + ops.expand_dims(damping, -1)
-        inverse = 1.0 / damped
-        usable = ops.logical_and(ops.all(damped > 0), all_finite(damped))
-        return inverse, ops.logical_and(usable, all_finite(inverse))
     rows = factor.shape[-1]
-    diagonal = damping[..., None] * ops.ones((rows,), dtype=factor.dtype)
+    ones = xp.ones((rows,), dtype=factor.dtype)
+    diagonal = xp.expand_dims(damping * ones[0], -1) * ones
+    if is_diagonal(factor, group_axes):
+        damped = factor + diagonal
+        found = 1.0 / damped
+        usable = xp.logical_and(xp.all(damped > 0), all_finite(damped, xp))
+        return found, xp.logical_and(usable, all_finite(found, xp))
     if size is not None:
-        one = ops.ones((), dtype=factor.dtype)
-        diagonal = ops.where(ops.arange(rows) < size, diagonal, one)
-    eye = ops.eye(rows, dtype=factor.dtype)
-    damped = factor + diagonal[..., None] * eye
-    inverse = symmetric.inverse(damped, cholesky or ops.cholesky, written_out)
+        diagonal = xp.where(xp.arange(rows) < size, diagonal, ones)
+    eye = xp.eye(rows, dtype=factor.dtype)
+    damped = factor + xp.expand_dims(diagonal, -1) * eye
+    found = inverse(damped)
     # An infinite factor has a finite inverse, of zeros.
-    usable = ops.logical_and(all_finite(damped), all_finite(inverse))
-    return inverse, usable
+    usable = xp.logical_and(all_finite(damped, xp), all_finite(found, xp))
+    return found, usable
 
 
-def all_finite(tensor):
+def all_finite(tensor, xp=ops):
     """Whether every entry is finite; a boolean scalar."""
-    return ops.all(ops.isfinite(tensor))
+    return xp.all(xp.isfinite(tensor))
 
 
 def multiply_left(factor, matrix, group_axes: int = 0):

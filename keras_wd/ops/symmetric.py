@@ -79,7 +79,12 @@ def inverse_root(matrix, cholesky: Callable):
     return _blocks(first, ops.zeros_like(_transposed(below)), below, last)
 
 
-def inverse(matrix, cholesky: Callable, written_out: int | None = None):
+def inverse(
+    matrix,
+    cholesky: Callable = ops.cholesky,
+    written_out: int | None = None,
+    size=None,
+):
     """The inverse of a symmetric positive definite matrix, (..., n, n).
 
     Args:
@@ -87,40 +92,46 @@ def inverse(matrix, cholesky: Callable, written_out: int | None = None):
         cholesky: see `inverse_root`; the inverse has NaN where there is none.
         written_out: a larger matrix, without leading axes, is inverted by a
             loop: a program of constant size, with more arithmetic.
+        size: see `inverse_by_loop`.
     """
     if written_out is not None and matrix.shape[-1] > written_out:
-        return inverse_by_loop(matrix, cholesky)
+        return inverse_by_loop(matrix, cholesky, size)
     return gram_of_lower(inverse_root(matrix, cholesky))
 
 
-def inverse_by_loop(matrix, cholesky: Callable):
+def inverse_by_loop(matrix, cholesky: Callable, size=None):
     """The inverse of a symmetric positive definite matrix, (n, n).
+
+    Args:
+        matrix: (n, n).
+        cholesky: see `inverse_root`.
+        size: scalar tensor; behind so many rows the matrix is the identity,
+            which needs no work.
 
     Formula: Gauss-Jordan elimination in place, `PANEL` rows k at a time: with
     `P = A_kk^-1`, `A_kj <- P A_kj`, `A_ij <- A_ij - A_ik P A_kj`,
     `A_ik <- -A_ik P`, `A_kk <- P`.
     """
-    size = matrix.shape[-1]
-    filling = -size % PANEL
+    rows = matrix.shape[-1]
+    filling = -rows % PANEL
     if filling:
-        rows = ops.arange(size + filling)
         matrix = ops.pad(matrix, ((0, filling), (0, filling)))
-        ones = ops.cast(rows >= size, matrix.dtype)
+        ones = ops.cast(ops.arange(rows + filling) >= rows, matrix.dtype)
         matrix = matrix + ops.diag(ones)
 
     def eliminate(step, a):
         k = step * PANEL
         pivot = ops.slice(a, (k, k), (PANEL, PANEL))
         pivot = gram_of_lower(inverse_root(pivot, cholesky))
-        row = ops.slice(a, (k, 0), (PANEL, size + filling))
-        column = ops.slice(a, (0, k), (size + filling, PANEL))
+        row = ops.slice(a, (k, 0), (PANEL, rows + filling))
+        column = ops.slice(a, (0, k), (rows + filling, PANEL))
         row = ops.slice_update(ops.matmul(pivot, row), (0, k), pivot)
         a = ops.slice_update(a, (0, k), ops.zeros_like(column))
         column = ops.slice_update(column, (k, 0), ops.zeros_like(pivot))
         return ops.slice_update(a - ops.matmul(column, row), (k, 0), row)
 
-    steps = (size + filling) // PANEL
-    found = ops.fori_loop(0, steps, eliminate, matrix)[:size, :size]
+    steps = ((rows if size is None else size) + PANEL - 1) // PANEL
+    found = ops.fori_loop(0, steps, eliminate, matrix)[:rows, :rows]
     return (found + _transposed(found)) / 2.0
 
 

@@ -5,6 +5,7 @@ Imported by the tests and by the processes they start.
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_wd import decays
 from keras_wd import optimizers
@@ -140,6 +141,21 @@ def result(model):
             for key, factor in factors.items():
                 found[f"{block.replace('/', '_')}_{key}"] = factor
     return found
+
+
+def inverted(eigenbasis):
+    """Inverses and counters where one block needs damping and one has none."""
+    keras.utils.set_random_seed(0)
+    model = compiled(lambda model: _kfac(eigenbasis=eigenbasis))
+    optimizer = model.optimizer
+    optimizer.update_curvature(model, X[:BATCH])
+    state = optimizer._curvature.state
+    state.factors[0][1].assign(-0.2 * np.eye(6))
+    state.factors[1][0].assign(np.full((7, 7), np.nan))
+    optimizer.update_inverses()
+    counters = [state.inversions, state.retries, state.failures]
+    arrays = [v for own in state.inverses for v in own] + counters
+    return {str(i): ops.convert_to_numpy(v) for i, v in enumerate(arrays)}
 
 
 def observed():

@@ -14,8 +14,12 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
+from keras_wd.kfac import block_inversion  # noqa: E402
+from keras_wd.kfac import inversion  # noqa: E402
 from tests.distribution import cases  # noqa: E402
 
+# Devices invert the small matrices of these networks, too.
+block_inversion.MOST_BY_NUMPY = 0
 FOLDER, NAMES = pathlib.Path(sys.argv[1]), sys.argv[2:]
 
 
@@ -69,6 +73,27 @@ def compare(layout, scope, names):
     return shards
 
 
+def inversions(layout, scope):
+    """Each inversion of a block: the block, the device, where the result is."""
+    found = {}
+
+    class Noted(block_inversion.BlockInversion):
+        def __call__(self, index, device, *args):
+            inverses = super().__call__(index, device, *args)
+            where = device if inverses is None else inverses[0].device
+            found[kind].append((index, str(device), str(where)))
+            return inverses
+
+    original = inversion.BlockInversion
+    inversion.BlockInversion = Noted
+    for kind in ("kronecker", "eigen"):
+        found[kind] = []
+        with scope():
+            store(layout, kind, cases.inverted(kind == "eigen"))
+    inversion.BlockInversion = original
+    return found
+
+
 def callbacks(layout, scope):
     """Callbacks that read and steer the optimizer; resuming; refusals."""
     with scope():
@@ -104,12 +129,17 @@ def main():
     if keras.backend.backend() == "tensorflow":
         scope = mirrored()
         compare("data", scope, NAMES)
+        report["inversions"] = {"data": inversions("data", scope)}
         report["refusals"] = refusals(scope)
     else:
         compare("data", data_parallel(), NAMES)
         scope = model_parallel()
         names = {"sgdw", "kfac"}.union(NAMES).intersection(cases.ON_MODEL)
         report["shards"] = compare("model", scope, names)
+        report["inversions"] = {
+            "data": inversions("data", data_parallel()),
+            "model": inversions("model", scope),
+        }
         scope = data_parallel()
     report["history"] = callbacks("data", scope)
     (FOLDER / "report.json").write_text(json.dumps(report), encoding="utf-8")

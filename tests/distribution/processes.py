@@ -35,7 +35,7 @@ def chosen(request):
         for item in request.session.items
         if item.path == request.path and hasattr(item, "callspec")
     ]
-    return sorted({call["name"] for call in calls})
+    return sorted({call["name"] for call in calls if "name" in call})
 
 
 def finish(*processes, timeout=400):

@@ -45,6 +45,27 @@ def test_clipping_and_loss_scale_are_of_the_whole_batch(folder):
     cases.assert_same(np.load(folder / f"data-{CLIPPED}.npz"), CLIPPED)
 
 
+@pytest.mark.parametrize("layout", sorted({layout for layout, _ in LAYOUTS}))
+@pytest.mark.parametrize("kind", ["kronecker", "eigen"])
+def test_a_block_is_inverted_by_one_device_for_all(
+    kind, layout, folder, report
+):
+    found = np.load(folder / f"{layout}-{kind}.npz")
+    for key, expected in cases.inverted(kind == "eigen").items():
+        np.testing.assert_allclose(
+            found[key], expected, rtol=1e-4, atol=1e-5, err_msg=key
+        )
+    done = report["inversions"][layout][kind]
+    assert all(device == where for _, device, where in done)
+    # Twice all of them, and then what failed: an indefinite factor has an
+    # inverse with more damping and eigenvectors without, one of NaN has none.
+    again = [0, 1] if kind == "kronecker" else [1]
+    rounds = [[0, 1], [0, 1], again, [1], [1]]
+    assert sorted(i for i, _, _ in done) == sorted(sum(rounds, []))
+    for both in (done[:2], done[2:4]):
+        assert len({device for _, device, _ in both}) == 2
+
+
 def test_callbacks_read_and_steer_the_optimizer_of_all_devices(report):
     model, callbacks = cases.observed()
     expected = cases.fit(model, callbacks, epochs=2).history

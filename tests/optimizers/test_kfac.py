@@ -7,6 +7,8 @@ from keras import ops
 
 from keras_wd import decays
 from keras_wd import where
+from keras_wd.kfac import allocation
+from keras_wd.kfac import block_inversion
 from keras_wd.optimizers.kfac import KFAC
 from keras_wd.optimizers.weight_decay import WeightDecay
 from tests import catalogue
@@ -278,7 +280,10 @@ def test_hopeless_factor_keeps_the_last_inverse_and_is_counted():
     assert optimizer.diagnostics()["inverse_failures"] == 1.0
 
 
-def test_matrices_of_almost_one_size_share_a_program():
+@pytest.mark.parametrize("most_by_numpy", [0, 8**3, 9**3])
+def test_inverses_are_those_of_the_damped_factors(most_by_numpy, monkeypatch):
+    monkeypatch.setattr(block_inversion, "MOST_BY_NUMPY", most_by_numpy)
+    monkeypatch.setattr(allocation, "SPARE", 0.2)
     model = mlp(8, 3, inputs=8)
     optimizer = KFAC(seed=0)
     model.compile(optimizer, LOSS, jit_compile=False)
@@ -287,18 +292,21 @@ def test_matrices_of_almost_one_size_share_a_program():
     for factors, inverses, block in zip(
         state.factors, state.inverses, state.blocks, strict=True
     ):
-        shares = block.dampings([value(v) for v in factors], 0.03, 0.0)
+        means = [np.diag(value(v)).mean() for v in factors]
+        shares = block.dampings(means, 0.03, 0.0)
         for factor, inverse, share in zip(
             factors, inverses, shares, strict=True
         ):
             damped = value(factor) + float(share) * np.eye(len(value(factor)))
             exact = np.linalg.inv(damped.astype("float64"))
             np.testing.assert_allclose(value(inverse), exact, rtol=1e-3)
-    sizes = optimizer._curvature._inversion[1]._sizes
-    assert sizes == {9: 9, 8: 9, 3: 3}
+    sizes = optimizer._curvature._inversion[1]._invert._sizes
+    shared = {0: {9: 9, 8: 9, 3: 3}, 8**3: {9: 9}, 9**3: {}}
+    assert sizes == shared[most_by_numpy]
 
 
-def test_inverses_compile_with_xla_and_agree():
+def test_inverses_compile_with_xla_and_agree(monkeypatch):
+    monkeypatch.setattr(block_inversion, "MOST_BY_NUMPY", 0)
     model = compiled(KFAC(0.1, seed=0))
     optimizer = model.optimizer
     optimizer.update_curvature(model, X)
