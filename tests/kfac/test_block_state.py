@@ -21,7 +21,7 @@ def trained(eigenbasis):
     model = mlp(4, 3, inputs=5)
     optimizer = KFAC(0.1, seed=0, eigenbasis=eigenbasis)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss, jit_compile=False)
+    model.compile(optimizer, loss, jit_compile=keras.backend.backend() == "jax")
     step(model)
     return model
 

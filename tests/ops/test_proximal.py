@@ -30,6 +30,8 @@ ALL = sorted(CLOSED + SOLVED)
 FUSED = pytest.mark.parametrize(
     "fused", [True] if keras.backend.backend() == "jax" else [False, True]
 )
+# What a minimiser does, and where it is one is tested on each backend.
+FOLLOWS = pytest.mark.one_backend
 # A closed form of each kind, and each way of solving the rest.
 WAYS = (0.5, 0.6, 0.9995, 1.0, 1.01, 1.5, 1.7, 3.0)
 
@@ -119,6 +121,7 @@ def test_prox_is_the_minimiser_for_any_p(fused, p, log_z, log_s, sign):
     assert_is_minimiser(z, s, p, prox(z, s, p, fused))
 
 
+@FOLLOWS
 @FUSED
 @given(
     p=st.floats(0.1, 0.999),
@@ -143,6 +146,7 @@ def test_prox_of_zero_is_zero(p, fused):
     assert prox([0.0, -0.0], 0.1, p, fused).tolist() == [0.0, 0.0]
 
 
+@FOLLOWS
 @FUSED
 @quick([p for p in ALL if p <= 1])
 def test_small_weights_become_exactly_zero(p, fused):
@@ -153,6 +157,7 @@ def test_small_weights_become_exactly_zero(p, fused):
     assert np.all(prox(1.001 * edge * np.float32([-1, 1]), s, p, fused) != 0)
 
 
+@FOLLOWS
 @FUSED
 @ALL_P
 def test_prox_shrinks_and_keeps_the_order(p, fused):
@@ -163,6 +168,7 @@ def test_prox_shrinks_and_keeps_the_order(p, fused):
     assert np.all(np.diff(result) >= -16 * 2.0**-23 * result[1:])
 
 
+@FOLLOWS
 @FUSED
 @given(p=st.floats(1, 4), a=st.floats(-9, 9), b=st.floats(-9, 9))
 def test_prox_is_not_expansive_for_convex_penalties(fused, p, a, b):
@@ -171,6 +177,7 @@ def test_prox_is_not_expansive_for_convex_penalties(fused, p, a, b):
     assert abs(first - second) <= distance + 1e-6 * max(1, abs(a), abs(b))
 
 
+@FOLLOWS
 @FUSED
 @given(p=st.floats(0.1, 4), z=st.floats(-5, 5), log_s=st.floats(-4, 1))
 def test_prox_beats_its_neighbours(fused, p, z, log_s):

@@ -132,7 +132,7 @@ def test_mixed_float16_trains_and_a_skipped_step_moves_nothing():
     optimizer = keras.optimizers.LossScaleOptimizer(
         optimizers.PathProx(model, 0.1, 0.05), initial_scale=1024.0
     )
-    compiled(model, optimizer, jit_compile=False)
+    compiled(model, optimizer, jit_compile=True)
     before = model.get_weights()
     x, y = data(1)
     model.train_on_batch(np.full_like(x, np.inf), y)
