@@ -138,19 +138,22 @@ UNSAFE_MODULES = {
     *("pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"),
     *("urllib", "http", "requests", "socket", "ftplib", "ctypes"),
 }
+# Asks whether a host answers before TensorFlow Datasets downloads from it.
+ALLOWED = {"downloads.py": {"socket", "urllib"}}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 
 
 def test_the_package_neither_unpickles_nor_fetches_nor_evaluates():
     for path in sorted((ROOT / "keras_wd").rglob("*.py")):
+        unsafe = UNSAFE_MODULES - ALLOWED.get(path.name, set())
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             where = f"{path.name}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import):
                 names = {alias.name.split(".")[0] for alias in node.names}
-                assert not names & UNSAFE_MODULES, where
+                assert not names & unsafe, where
             elif isinstance(node, ast.ImportFrom):
                 package = (node.module or "").split(".")[0]
-                assert package not in UNSAFE_MODULES, where
+                assert package not in unsafe, where
             elif isinstance(node, ast.Call):
                 called = getattr(node.func, "id", None)
                 assert called not in UNSAFE_CALLS, where
