@@ -16,9 +16,7 @@ from keras_wd.cli.usage_errors import first_line
 from keras_wd.cli.usage_errors import require
 
 _TEXTS = (".txt",)
-_IMAGES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-)
+_IMAGES = ".png .jpg .jpeg .bmp .gif .webp .tif .tiff".split()
 
 
 def read(
@@ -107,11 +105,13 @@ def _examples(name, folder):
     ]
     found = [p for p in inside if p.suffix.lower() in (*_IMAGES, *_TEXTS)]
     if len(found) < len(inside):
-        other = next(path for path in inside if path not in set(found))
+        kept = set(found)
+        other = next(path for path in inside if path not in kept)
+        count = len(inside) - len(found)
+        which = other.name if count == 1 else f"{count}, such as {other.name}"
         print(
-            f"{name}: left out of {folder.name}: {other.name}, and "
-            f"{len(inside) - len(found) - 1} others whose names do not end in "
-            f"{', '.join((*_IMAGES, *_TEXTS))}",
+            f"{name}: left out of {folder.name}, not ending in "
+            f"{', '.join((*_IMAGES, *_TEXTS))}: {which}",
             flush=True,
         )
     if not found:
