@@ -36,7 +36,7 @@ def compare(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow(reason="trains, and draws the whole report twice")
 def test_a_comparison_from_flags_to_report_and_again(compare, tmp_path):
     # Only with normalization do directions have a learning rate of their own.
-    flags = (*FLAGS, "--batch_norm")
+    flags = (*FLAGS, "--batch_norm", "--workers=1")
     status, out, _ = compare(*flags)
     assert status == 0
     assert "Answer:\n  - Take SGD" in out

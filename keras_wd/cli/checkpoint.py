@@ -23,7 +23,7 @@ PREVIOUS = "previous.npz"
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Stores model, optimizer and random state after every epoch.
+    """Stores model, optimizer and random state after epochs.
 
     Put it after the callbacks that write logs, so that what it stores has
     been logged.
@@ -31,19 +31,35 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: where `checkpoint.npz` goes.
         seconds: what the run has taken so far.
+        pause: seconds between one checkpoint and the next, at least. Those
+            that an interruption loses are trained again.
+        needed: an epoch after which a checkpoint is stored in any case.
     """
 
-    def __init__(self, folder: str, seconds: float = 0.0):
+    def __init__(
+        self,
+        folder: str,
+        seconds: float = 0.0,
+        pause: float = 0.0,
+        needed: int | None = None,
+    ):
         super().__init__()
         self.path = os.path.join(folder, NAME)
         self._previous = os.path.join(folder, PREVIOUS)
         self.seconds = seconds
+        self._pause = pause
+        self._needed = needed
+        self._stored = seconds
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         self._began = time.monotonic() - self.seconds
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.seconds = time.monotonic() - self._began
+        waited = self.seconds - self._stored >= self._pause
+        if not waited and epoch + 1 != self._needed:
+            return
+        self._stored = self.seconds
         arrays = {
             f"variable_{index}": _as_array(variable)
             for index, variable in enumerate(state(self.model))

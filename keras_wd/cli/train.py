@@ -71,6 +71,7 @@ def run(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     picture: bool = True,
     until: int | None = None,
+    pause: float = 0.0,
 ) -> int:
     """Train on a data set, write the results, return the exit status.
 
@@ -80,6 +81,7 @@ def run(
         callbacks: whose logs go into the history as well.
         picture: draw the course of the run, which takes a second.
         until: the epoch after which to stop, with a checkpoint to go on from.
+        pause: seconds between one checkpoint and the next, at least.
     """
     model = compiled_model(settings, data)
     epochs_done, seconds = 0, 0.0
@@ -94,7 +96,9 @@ def run(
         folder = files.make_folder(folder, title(settings))
         config.write(settings, folder)
         print(_announcement(settings, data, model, folder), flush=True)
-    stored = checkpoint.Checkpoint(folder, seconds) if is_first else None
+    stored = None
+    if is_first:
+        stored = checkpoint.Checkpoint(folder, seconds, pause, until)
     last = settings["epochs"] if until is None else until
     epochs = range(epochs_done, last)
     try:

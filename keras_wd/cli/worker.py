@@ -19,6 +19,7 @@ from keras_wd.cli.usage_errors import UsageError
 
 LOG = "log.txt"
 PROBES = 128  # validation images the Jacobian is measured on
+PAUSE = 10.0  # seconds from checkpoint to checkpoint: a disk serves all runs
 
 _data = {}
 
@@ -62,7 +63,7 @@ def _train(settings, until):
     if until is None:
         inputs = data.standardise(chosen.inputs)
         probes.append(Mechanisms(inputs, every))
-    train.run(settings, data, probes, picture=False, until=until)
+    train.run(settings, data, probes, picture=False, until=until, pause=PAUSE)
 
 
 def main() -> int:

@@ -153,6 +153,7 @@ def test_one_decay_of_several_by_name():
         model.fit(x, y, verbose=0, callbacks=[callbacks.AutoL2((x, y))])
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize("kind", ["file", "weights"])
 def test_a_loaded_run_goes_on_with_rate_and_history(tmp_path, kind):
     model, _ = flat_run(epochs=1)

@@ -70,6 +70,7 @@ def test_the_schedule_is_that_of_the_paper():
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.slow(reason="trains and prunes twice")
 @pytest.mark.parametrize(
     "settings",
     [

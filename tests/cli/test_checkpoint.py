@@ -54,6 +54,13 @@ def test_a_restored_run_ends_like_an_uninterrupted_one(tmp_path):
         np.testing.assert_array_equal(value, expected)
 
 
+@pytest.mark.parametrize(("needed", "epochs"), [(None, 0), (2, 2)])
+def test_between_checkpoints_is_a_pause(needed, epochs, tmp_path):
+    store = checkpoint.Checkpoint(str(tmp_path), pause=1e6, needed=needed)
+    _fit(_model(), 3, callbacks=[store])
+    assert checkpoint.restore(_model(), str(tmp_path))[0] == epochs
+
+
 def test_without_a_checkpoint_a_run_starts_over(tmp_path):
     assert checkpoint.restore(_model(), str(tmp_path)) == (0, 0.0)
 

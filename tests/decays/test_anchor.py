@@ -212,6 +212,7 @@ def test_the_anchor_has_the_precision_of_the_weights(dtype):
     )
 
 
+@pytest.mark.slow(reason="compiles what test_contracts.py does in one way")
 def test_compiled_is_eager():
     def run(jit_compile):
         decay = decays.L2(0.5, where=where.everything(), anchor="start")

@@ -110,6 +110,7 @@ def test_the_named_optimizers_pass_it_on():
         assert again.decay.cautious
 
 
+@pytest.mark.slow(reason="compiles what test_contracts.py does in one way")
 @pytest.mark.parametrize(
     "dtype", catalogue.quick(["float32", "mixed_float16"], "float32")
 )

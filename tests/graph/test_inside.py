@@ -164,6 +164,7 @@ def test_dead_units_inside_are_removed_and_the_class_stays(tmp_path):
     assert model.get_layer("one").width == 8
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize("per_head", [2, None])
 def test_heads_inside_go_where_the_configuration_has_their_number(per_head):
     """Where their number decides their size, only the other units go."""
@@ -326,6 +327,7 @@ def weaken(block, units):
     block.down.kernel.assign(kernel)
 
 
+@pytest.mark.slow(reason="gradients of a whole transformer")
 def test_units_inside_are_pruned_by_what_they_matter():
     tower = Tower(8, 2, name="tower")
     model = network(Fixed(name="fixed"), tower)
@@ -421,6 +423,7 @@ class Attention(layers.Layer):
         return {**super().get_config(), **sizes, "tiled": self.tiled}
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize(
     "queries, keys, dead, left, removed",
     [

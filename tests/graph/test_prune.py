@@ -89,6 +89,7 @@ def test_the_units_that_matter_least_go_first():
     )
 
 
+@pytest.mark.few_cases(2)
 @pytest.mark.parametrize(
     "importance", IMPORTANCE, ids=["path", "magnitude", "taylor", "a function"]
 )

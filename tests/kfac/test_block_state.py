@@ -31,6 +31,7 @@ def step(model):
     model.train_on_batch(X, Y)
 
 
+@pytest.mark.slow(reason="compiles K-FAC three times")
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("eigenbasis", [False, True])
 def test_packed_state_steps_and_is_saved_like_a_whole_one(

@@ -36,6 +36,7 @@ def network():
     return model
 
 
+@pytest.mark.slow(reason="a program for each example")
 @pytest.mark.parametrize(
     "limit", catalogue.quick({"full": 100, "diagonal": 4}, "diagonal")
 )

@@ -209,6 +209,7 @@ def _sum_of_squares(y_true, y_pred):
     return ops.sum(ops.square(y_true - y_pred), axis=-1)
 
 
+@pytest.mark.slow(reason="two networks, measured")
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "kind", catalogue.quick(["conv", "grouped", "depthwise"], "conv")

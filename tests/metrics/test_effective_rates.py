@@ -139,6 +139,7 @@ def simulated_angle(optimizer, shape=(60, 20), steps=220, seed=0):
     return np.mean(angles)
 
 
+@pytest.mark.slow(reason="trains until it is reached")
 @pytest.mark.parametrize(
     "case",
     catalogue.quick(

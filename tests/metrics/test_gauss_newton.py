@@ -28,6 +28,7 @@ def whitened(examples=80):
     return np.sqrt(examples) * u @ v
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize("activation", ["relu", None, "leaky_relu"])
 def test_lemma_2_of_the_three_mechanisms(activation):
     model, x = homogeneous_network(activation), whitened()

@@ -51,6 +51,7 @@ def test_the_exact_norm_is_that_of_the_jacobian(batch_size):
     assert found.method == "exact"
 
 
+@pytest.mark.slow(reason="several programs")
 def test_more_outputs_than_fit_into_one_program():
     model, x = relu_network((6, 21)), data()
     expected = np.square(reference(model, x)).sum((1, 2)).mean()

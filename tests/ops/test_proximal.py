@@ -168,6 +168,7 @@ def test_prox_shrinks_and_keeps_the_order(p, fused):
     assert np.all(np.diff(result) >= -16 * 2.0**-23 * result[1:])
 
 
+@pytest.mark.few_cases(1)
 @FOLLOWS
 @FUSED
 @given(p=st.floats(1, 4), a=st.floats(-9, 9), b=st.floats(-9, 9))

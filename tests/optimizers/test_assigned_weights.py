@@ -82,6 +82,7 @@ def test_a_compiled_step_keeps_what_rounding_takes(dtype):
     assert_equal(before, model.get_weights())
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize("name", ["WeightDecay", "SGDW", "PAdam"])
 def test_an_average_before_the_first_update_changes_nothing(name):
     make = {

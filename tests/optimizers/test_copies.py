@@ -33,6 +33,7 @@ def values(optimizer):
     return [np.asarray(variable) for variable in optimizer.variables]
 
 
+@pytest.mark.few_cases(1)
 @doors.each_row
 def test_copies_of_a_model_have_its_state(name, tmp_path):
     model = doors.trained(name)
@@ -45,6 +46,7 @@ def test_copies_of_a_model_have_its_state(name, tmp_path):
     assert doors.goes_on_like(model, other)
 
 
+@pytest.mark.few_cases(1)
 @doors.each_row
 @pytest.mark.parametrize(
     "how",
@@ -71,6 +73,7 @@ def test_copies_of_an_optimizer_have_its_state(name, how):
     assert int(other.iterations) == 3
 
 
+@pytest.mark.few_cases(1)
 @doors.each_row
 def test_an_untrained_model_is_loaded_with_one_warning(name, tmp_path):
     model = doors.network(name)
@@ -93,6 +96,7 @@ def test_an_untrained_model_is_loaded_with_one_warning(name, tmp_path):
         assert doors.goes_on_like(initial, other)
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize("name", ["WeightDecay", "KFAC", "WeightDecay(KFAC)"])
 def test_weights_loaded_before_the_optimizer_is_built(name, tmp_path):
     """As keras-tuner's `get_best_models` does: Keras forgets the state."""
@@ -110,6 +114,7 @@ def test_weights_loaded_before_the_optimizer_is_built(name, tmp_path):
     assert int(third.optimizer.iterations) == 5
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.compiled
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_first_compiled_step_continues_what_was_loaded(compiled, tmp_path):
@@ -144,6 +149,7 @@ def test_a_layer_frozen_before_saving(name, tmp_path):
         assert any(np.array_equal(np.asarray(variable), v) for v in found)
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize("name", ["KFAC", "WeightDecay(KFAC)"])
 def test_blocks_are_found_anew_where_a_layer_is_frozen(name, tmp_path):
     model = doors.trained(name)
@@ -169,6 +175,7 @@ def test_exchanged_layers_do_not_take_each_others_state(tmp_path):
     assert int(other.optimizer.iterations) == 0
 
 
+@pytest.mark.few_cases(1)
 @doors.each_row
 def test_set_weights_sets_all_variables(name):
     first, second = doors.trained(name), doors.network(name)

@@ -15,6 +15,7 @@ on_tensorflow = pytest.mark.skipif(
 )
 
 
+@pytest.mark.few_cases(1)
 @on_tensorflow
 @pytest.mark.parametrize(
     ("name", "steps"),
@@ -32,6 +33,7 @@ def test_exported_outputs_are_the_models(name, steps, tmp_path):
     tf.saved_model.save(model, tmp_path / "saved")
 
 
+@pytest.mark.few_cases(1)
 @on_tensorflow
 @doors.each_row
 def test_a_restored_checkpoint_goes_on_to_the_same_bits(name, tmp_path):

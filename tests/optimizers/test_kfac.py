@@ -126,6 +126,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow(reason="compiles two optimizers")
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "arguments",
@@ -335,6 +336,7 @@ def test_damping_follows_a_schedule_and_can_be_set():
     assert other.get_config()["damping"] == 0.5
 
 
+@pytest.mark.few_cases(1)
 @saves
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_saved_optimizer_takes_the_identical_next_steps(wrapped, tmp_path):

@@ -101,6 +101,7 @@ RESTING = {
 }
 
 
+@pytest.mark.slow(reason="trains to convergence")
 @pytest.mark.parametrize("name", catalogue.quick(list(RESTING), "Adam"))
 def test_the_weights_come_to_rest_where_the_lasso_is_least(name):
     x, y = problem()

@@ -104,6 +104,7 @@ def test_rate_zero_is_plain_sgd_bit_for_bit_in_xla_too():
     assert_equal(plain.get_weights(), model.get_weights())
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize("absorb", [False, True])
 def test_a_loaded_model_takes_the_same_next_step(absorb, tmp_path):
     model = network()
@@ -127,6 +128,7 @@ def test_a_loaded_model_takes_the_same_next_step(absorb, tmp_path):
     assert_equal(model.get_weights(), loaded.get_weights())
 
 
+@pytest.mark.slow(reason="compiles both branches of a loss scale")
 def test_mixed_float16_trains_and_a_skipped_step_moves_nothing():
     model = network(dtype="mixed_float16")
     optimizer = keras.optimizers.LossScaleOptimizer(

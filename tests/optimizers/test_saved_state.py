@@ -63,6 +63,7 @@ def test_nothing_is_stored_where_other_optimizers_look():
     assert "inner_optimizer" not in dir(optimizer)
 
 
+@pytest.mark.slow(reason="trains, saves and loads three times")
 def test_the_same_code_run_again_can_load():
     first = compiled_network(optimizers.SGDW(0.1, momentum=0.9, use_ema=True))
     train(first)

@@ -289,6 +289,7 @@ def test_hyperparameters_of_the_inner_optimizer_are_read_and_set():
     assert not hasattr(optimizer.inner_optimizer, "mine")
 
 
+@pytest.mark.slow(reason="compiles a step for each setting")
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "change",

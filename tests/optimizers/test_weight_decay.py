@@ -410,6 +410,7 @@ def test_the_learning_rate_is_the_inner_one():
     assert_close(found[0], plain, 1e-6)
 
 
+@pytest.mark.few_cases(1)
 @pytest.mark.parametrize(
     "dtype", catalogue.quick(["bfloat16", "float16"], "bfloat16")
 )
