@@ -57,6 +57,13 @@ def rewrite(
         )
     except ValueError as error:
         raise UsageError(f"{source}: {first_line(error)}") from error
+    if report.unreadable:
+        print(report)
+        raise UsageError(
+            f"{target} is not written, as it could not be loaded. "
+            f"{report.unreadable[0]}. In Python, keras_wd.graph."
+            f"{usage.split()[0]} returns the model, to be exported."
+        )
     try:
         with replacing(target) as draft:
             smaller.save(draft)

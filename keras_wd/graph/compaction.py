@@ -19,6 +19,8 @@ from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.removal import Removal
 from keras_wd.graph.removal import names
 from keras_wd.graph.removal import plan_removal
+from keras_wd.graph.saving import savable
+from keras_wd.graph.saving import unreadable
 from keras_wd.graph.sizes import measure
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.sizes import not_counted
@@ -85,9 +87,12 @@ def compact(
         A new model that is not compiled, because the state of an optimizer
         does not fit smaller weights; `model` itself if no unit is dead. With
         `report=True`, the pair of it and the report. It has the class of
-        `model` unless that says itself how it is built or saved; then it is
-        a Functional model. Its layers share the functions, regularizers and
-        vocabularies of the old ones, and no variable.
+        `model`. If that says itself how it is built or saved, as a backbone
+        of KerasHub, it has so only where its configuration can say how small
+        the new one is, and is made from that; else it is a Functional model,
+        whose layers share the functions, regularizers and vocabularies of
+        the old ones, and no variable. Warns if a file of it cannot be loaded
+        because a layer is not made again from what its `get_config` says.
 
     Raises:
         ValueError: if the structure of the model cannot be read, if
@@ -113,33 +118,46 @@ def compact(
     threshold = check_number("threshold", threshold, minimum=0)
     check_litert(litert, report)
     graph = read(model)
-    removal = plan_removal(graph, threshold)
-    inside = look_inside(removal.analysis, threshold)
-    try:
-        smaller = _smaller(model, graph, removal, inside, x)
-    except ValueError:
-        if not any(i.smaller for i in inside):
-            raise
-        # A layer inside may be more than its configuration says.
-        inside = [i.left_whole() for i in inside]
-        smaller = _smaller(model, graph, removal, inside, x)
+    smaller, masked, removal, inside = _without(model, graph, threshold, x)
+    smaller = savable(model, smaller, masked, x)
     if not report:
         return smaller
     rows = _layers(removal, inside)
     return smaller, _report(model, smaller, graph, rows, x, batch_size, litert)
 
 
+def without_dead_units(model: keras.Model, x: object = None) -> keras.Model:
+    """The smaller model, verified, as layers; `model` if no unit is dead."""
+    return _without(model, read(model), 0.0, x)[0]
+
+
+def _without(model, graph, threshold, x):
+    """The smaller model, what it computes the same as, and what goes."""
+    removal = plan_removal(graph, threshold)
+    inside = look_inside(removal.analysis, threshold)
+    try:
+        made = _smaller(model, graph, removal, inside, x)
+    except ValueError:
+        if not any(i.smaller for i in inside):
+            raise
+        # A layer inside may be more than its configuration says.
+        inside = [i.left_whole() for i in inside]
+        made = _smaller(model, graph, removal, inside, x)
+    return *made, removal, inside
+
+
 def _smaller(model, graph, removal, inside, x):
-    """The smaller model, verified; the model itself if nothing goes."""
+    """The smaller model, and the one of the old size that it is like."""
     changed = {i.step.path: i.smaller for i in inside if i.smaller}
     if removal.is_empty and not changed:
-        return model
+        return model, model
     smaller = rebuild(model, {**edits(removal), **changed})
     dead = {i.step.path: i.whole for i in inside if i.whole}
     if any(map(len, removal.dead.values())):
         dead |= masked(removal)
-    verify(rebuild(model, dead) if dead else model, smaller, graph, x)
-    return smaller
+    whole = rebuild(model, dead) if dead else model
+    verify(whole, smaller, graph, x)
+    return smaller, whole
 
 
 def report_of(
@@ -183,6 +201,7 @@ def _report(model, smaller, graph, rows, x, batch_size, litert):
         not_counted=tuple(not_counted(graph)),
         litert_before=served.get("before"),
         litert_after=served.get("after", served.get("before")),
+        unreadable=unreadable(smaller),
     )
 
 

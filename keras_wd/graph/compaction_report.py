@@ -42,6 +42,8 @@ class Report:
         litert_before: the `LiteRT` size and time of the given model; None
             unless that was asked for.
         litert_after: those of the new one.
+        unreadable: the layers for which a `.keras` file of the new one cannot
+            be loaded, and why.
     """
 
     layers: tuple[LayerReport, ...]
@@ -53,6 +55,7 @@ class Report:
     not_counted: tuple[str, ...]
     litert_before: LiteRT | None = None
     litert_after: LiteRT | None = None
+    unreadable: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         units = table(
@@ -73,6 +76,11 @@ class Report:
         if self.not_counted:
             lines.append(
                 "multiply-adds leave out: " + ", ".join(self.not_counted)
+            )
+        for layer in self.unreadable:
+            lines.append(
+                f"No .keras file of the new model can be loaded. {layer}. "
+                "Keep its weights (`save_weights`) or export it."
             )
         lines.append(
             "Zeros that stay inside a layer make neither it nor its file "

@@ -5,9 +5,7 @@ regularizers, vocabularies and constants are the very objects of the layer, so
 none of them has to be registered, saved or saveable.
 """
 
-import inspect
 import types
-import warnings
 
 import keras
 import numpy as np
@@ -85,7 +83,7 @@ class Copier:
             made = self._copied_seeds(value)
         elif isinstance(value, types.MethodType):
             owner = self._made.get(id(value.__self__))
-            return value if owner is None else getattr(owner, value.__name__)
+            return value if owner is None else value.__func__.__get__(owner)
         elif isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*map(self._copied, value))
         elif isinstance(value, tuple):
@@ -175,60 +173,3 @@ def copied_variable(variable: keras.Variable) -> keras.Variable:
     made.constraint = variable.constraint
     made.overwrite_with_gradient = variable.overwrite_with_gradient
     return made
-
-
-def config_of(layer: layers.Layer) -> dict:
-    """The configuration of a layer, with its dtype policy itself.
-
-    A plain policy is its name: Keras keeps the arguments of a layer without
-    `get_config` only if they are numbers and strings.
-
-    What `_config_of_attributes` says if its own `get_config` raises, as that
-    of KerasHub's Llama does.
-    """
-    with warnings.catch_warnings():
-        # Keras warns of functions without a name. Nothing is saved here.
-        warnings.simplefilter("ignore")
-        try:
-            config = layer.get_config()
-        except Exception:
-            config = _config_of_attributes(layer)
-    return {**config, "dtype": _policy_of(layer)}
-
-
-def _policy_of(layer):
-    policy = layer.dtype_policy
-    return policy.name if type(policy) is keras.DTypePolicy else policy
-
-
-def _config_of_attributes(layer):
-    """What the constructor takes and the layer has as an attribute."""
-    config = {
-        name: getattr(layer, name)
-        for name in inspect.signature(type(layer)).parameters
-        if hasattr(layer, name)
-    }
-    own = {"name": layer.name, "trainable": layer.trainable}
-    return {**config, **own, "dtype": _policy_of(layer)}
-
-
-def made_again(layer: layers.Layer, changes: dict) -> layers.Layer:
-    """A layer of Keras with a changed configuration, not built yet.
-
-    Functions, regularizers and the like are those of the layer, so that none
-    of them has to be found by its name.
-    """
-    config = config_of(layer)
-    for name in config:
-        for attribute in (name, f"_{name}"):
-            value = vars(layer).get(attribute)
-            if callable(value):
-                config[name] = value
-                break
-    config.update(changes)
-    try:
-        return type(layer).from_config(config)
-    except TypeError:
-        # Its configuration names what its constructor does not take, as that
-        # of KerasHub's GPT-NeoX does.
-        return type(layer)(**{**_config_of_attributes(layer), **changes})

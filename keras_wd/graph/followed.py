@@ -11,7 +11,6 @@ what came out before.
 import collections
 import dataclasses
 import functools
-import itertools
 import operator
 
 import keras
@@ -27,9 +26,10 @@ from keras_wd.graph.calls_again import open_up
 from keras_wd.graph.calls_again import parts_of
 from keras_wd.graph.channel_analysis import ChannelAnalysis
 from keras_wd.graph.channel_rules import is_weighted
+from keras_wd.graph.configurations import changes
+from keras_wd.graph.configurations import config_of
+from keras_wd.graph.configurations import made_again
 from keras_wd.graph.copies import Copier
-from keras_wd.graph.copies import config_of
-from keras_wd.graph.copies import made_again
 from keras_wd.graph.edits import edits
 from keras_wd.graph.edits import masked
 from keras_wd.graph.rebuild import Edit
@@ -40,8 +40,6 @@ from keras_wd.graph.structure import Graph
 from keras_wd.graph.structure import Step
 from keras_wd.graph.structure import functional_of
 from keras_wd.graph.structure import read
-
-_COMBINATIONS = 32
 
 
 class Whole(Exception):
@@ -256,9 +254,9 @@ class Followed:
         if any(map(len, dead.values())):
             whole = Edit({}, {}, self.values(masked(removal)))
         values = self._values_of(edits(removal))
-        made, changes = self._smaller(sizes, values)
+        made, different = self._smaller(sizes, values)
         self._compare(made, values, whole)
-        return removal, Edit(changes, {}, values), whole
+        return removal, Edit(different, {}, values), whole
 
     def _values_of(self, edited):
         if any(edit.config.get("epsilon") for edit in edited.values()):
@@ -274,14 +272,19 @@ class Followed:
         """
         shapes = [value.shape for value in values]
         failure: Exception | None = None
-        for changes in self._changes(sizes):
+        numbers = {
+            name: value
+            for name, value in config_of(self.layer).items()
+            if type(value) is int
+        }
+        for different in changes(numbers, sizes):
             try:
-                made = self._made(changes)
+                made = self._made(different)
             except Exception as error:  # an entry that means something else
                 failure = failure or error
                 continue
             if [tuple(v.shape) for v in made.variables] == shapes:
-                return made, changes
+                return made, different
         if failure is not None:
             raise failure
         units_said = ", ".join(f"{n} to {m}" for n, m in sizes.items())
@@ -290,41 +293,9 @@ class Followed:
             f"{units_said} units and nothing else"
         )
 
-    def _changes(self, sizes):
-        """What may be different in the configuration, the likeliest first."""
-        config = config_of(self.layer)
-        numbers = {
-            name: value
-            for name, value in config.items()
-            if type(value) is int and value > 1
-        }
-        choices = []
-        for before, after in sizes.items():
-            equal = [name for name in numbers if numbers[name] == before]
-            others = [
-                name
-                for name, value in numbers.items()
-                if value != before and value * after % before == 0
-            ]
-            # As many queries as keys are two numbers that are the same.
-            together = itertools.chain.from_iterable(
-                itertools.combinations(equal, count)
-                for count in range(1, len(equal) + 1)
-            )
-            chosen = [*together, *((name,) for name in others)]
-            choices.append(
-                [
-                    {name: numbers[name] * after // before for name in names}
-                    for names in chosen
-                ]
-            )
-        combinations = itertools.product(*choices)
-        for parts in itertools.islice(combinations, _COMBINATIONS):
-            yield functools.reduce(operator.or_, parts)
-
-    def _made(self, changes):
+    def _made(self, different):
         """The layer with another configuration, built."""
-        made = made_again(self.layer, changes)
+        made = made_again(self.layer, different)
         _, (args, kwargs) = entrances(self.step.node)
         made(*args, **kwargs)
         return made

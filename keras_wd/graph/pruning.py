@@ -4,14 +4,15 @@ import keras
 
 from keras_wd.errors import check_count
 from keras_wd.errors import check_number
-from keras_wd.graph.compaction import compact
 from keras_wd.graph.compaction import report_of
+from keras_wd.graph.compaction import without_dead_units
 from keras_wd.graph.compaction_report import Report
 from keras_wd.graph.importance import Importance
 from keras_wd.graph.litert import check_litert
 from keras_wd.graph.pruning_plan import Plan
 from keras_wd.graph.pruning_plan import count_within
 from keras_wd.graph.rebuild import rebuild
+from keras_wd.graph.saving import savable
 from keras_wd.graph.sizes import milliseconds
 from keras_wd.graph.verify import examples
 
@@ -119,7 +120,10 @@ def prune(
     else:
         removed = _within_latency(plan, budget, x, batch_size)
     masked = plan.masked(removed)
-    smaller = compact(masked, x=x) if removed.any() else model
+    smaller = model
+    if removed.any():
+        smaller = without_dead_units(masked, x)
+        smaller = savable(model, smaller, masked, x)
     if not report:
         return smaller
     return smaller, report_of(model, smaller, masked, x, batch_size, litert)

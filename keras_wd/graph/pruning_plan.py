@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_wd.graph.channel_analysis import ChannelAnalysis
-from keras_wd.graph.compaction import compact
+from keras_wd.graph.compaction import without_dead_units
 from keras_wd.graph.edits import without_rows
 from keras_wd.graph.followed import Followed
 from keras_wd.graph.followed import followed_in
@@ -183,7 +183,7 @@ class Plan:
 
     def pruned(self, removed: np.ndarray) -> keras.Model:
         """The smaller model, verified."""
-        return compact(self.masked(removed))
+        return without_dead_units(self.masked(removed))
 
 
 def count_within(plan: Plan, budget: float, done: float = 1.0) -> int:

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_wd.graph.configurations import made_again
 from keras_wd.graph.copies import Copier
-from keras_wd.graph.copies import made_again
 from keras_wd.graph.structure import functional_of
 from keras_wd.graph.structure import nodes_of
 
@@ -149,11 +149,6 @@ class _Builder:
         self._made[id(old)] = made
         self._copier.remember(old, made)
         return made
-
-
-def changes_class(model: keras.Model) -> bool:
-    """Whether the rebuilt model cannot be of the same class."""
-    return _kind_of(model) is not type(model)
 
 
 def _kind_of(model):
