@@ -222,7 +222,7 @@ def _array(name, target):
     except (TypeError, ValueError, IndexError) as error:
         raise UsageError(
             "--target must be the number of the column to predict, from 0 to "
-            f"{columns - 1}. Received: --target={target}"
+            f"{columns - 1} (-1 is the last). Received: --target={target}"
         ) from error
     rest = np.delete(np.arange(columns), number)
     rows = Stream(

@@ -38,7 +38,8 @@ WHAT = (
         "Data",
         str,
         None,
-        "For a table: the column to predict, by name (.csv) or number (.npy).",
+        "For a table: the column to predict, by name (.csv) or number (.npy; "
+        "the first is 0, the last -1).",
     ),
     Option(
         "task",

@@ -20,6 +20,8 @@ def check(path: str, name: str) -> None:
     Raises:
         UsageError: if there is none, or it is another kind of file.
     """
+    if os.path.isdir(path):
+        raise UsageError(f"{name} is a folder, and must be a .keras file")
     if not os.path.isfile(path):
         raise UsageError(f"{name} does not exist")
     if not zipfile.is_zipfile(path):
