@@ -128,23 +128,30 @@ def objective(model: keras.Model, data: DataSet) -> dict:
 def check_objective(
     model: keras.Model, settings: Mapping, data: DataSet
 ) -> None:
-    """Try the loss a saved model was compiled with on two examples.
+    """Try the loss and the metrics a model is compiled with on two examples.
+
+    This creates the variables of the metrics: TensorFlow traces a step again
+    if they are created in it.
 
     Raises:
-        UsageError: if it does not take these targets.
+        UsageError: if those of a saved model do not take these targets.
     """
-    if not networks.is_file(settings["model"]):
-        return
     few = data.train.take(slice(2))
+    x = data.standardise(few.inputs)
     y = data.standardise_targets(few.targets)
     try:
-        predictions = model(data.standardise(few.inputs))
-        model.compute_loss(y=keras.ops.convert_to_tensor(y), y_pred=predictions)
+        predictions = model(x)
+        targets = keras.ops.convert_to_tensor(y)
+        model.compute_loss(y=targets, y_pred=predictions)
+        if settings["distribute"] == "none":
+            model.compute_metrics(x, targets, predictions)
     except Exception as error:
+        if not networks.is_file(settings["model"]):
+            raise
         raise UsageError(
-            f"--model={settings['model']} was compiled with a loss that does "
-            f"not take the targets of {data.name}, which have the shape "
-            f"{y.shape[1:]} each: {first_line(error)}"
+            f"--model={settings['model']} was compiled with a loss or metric "
+            f"that does not take the targets of {data.name}, which have the "
+            f"shape {y.shape[1:]} each: {first_line(error)}"
         ) from error
 
 

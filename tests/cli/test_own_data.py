@@ -319,6 +319,8 @@ def test_a_model_keeps_the_loss_and_metrics_it_was_saved_with(here):
     assert found["metrics"] == ["mape"]
     model.compile("sgd", **found)
     models.check_objective(model, settings, data)
+    # Of the loss and of the metric, which a step would create.
+    assert len(model.metrics_variables) == 4
 
     saved("m.keras", outputs=4, loss="categorical_crossentropy")
     model = models.make(settings, data)
