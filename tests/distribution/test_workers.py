@@ -14,6 +14,9 @@ pytestmark = [
     pytest.mark.slow(reason="starts two processes that train together"),
     pytest.mark.devices,
 ]
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+if TENSORFLOW:
+    pytestmark.append(pytest.mark.weekly(reason="`fit` takes no workers there"))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def test_workers_take_the_steps_of_one(name, folder):
         np.testing.assert_array_equal(second[key], first[key])
 
 
-if keras.backend.backend() == "tensorflow":
+if TENSORFLOW:
 
     def test_fit_is_what_keras_does_not_do_with_workers(folder):
         # The day this fails, `fit` can be used in place of the loop.
