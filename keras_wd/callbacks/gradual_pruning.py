@@ -10,6 +10,7 @@ from keras_wd.errors import check_count
 from keras_wd.errors import check_number
 from keras_wd.graph.importance import Importance
 from keras_wd.graph.pruning import check_importance
+from keras_wd.graph.pruning import check_max_ratio
 from keras_wd.graph.pruning_plan import Plan
 from keras_wd.graph.pruning_plan import count_within
 
@@ -53,6 +54,7 @@ class GradualPruning(keras.callbacks.Callback):
         data: see `graph.prune`.
         multiply_adds: what the model may have in the end, once it is
             compacted; see `graph.prune`.
+        max_ratio: see `graph.prune`.
 
     Raises:
         ValueError: if an argument is out of range, or not one of `ratio` and
@@ -94,6 +96,7 @@ class GradualPruning(keras.callbacks.Callback):
         round_to: int = 8,
         data: object = None,
         multiply_adds: float | None = None,
+        max_ratio: float | None = None,
     ):
         super().__init__()
         if (ratio is None) == (multiply_adds is None):
@@ -118,6 +121,7 @@ class GradualPruning(keras.callbacks.Callback):
         self.importance = check_importance(importance)
         self.round_to = check_count("round_to", round_to)
         self.data = data
+        self.max_ratio = check_max_ratio(max_ratio, self.ratio)
         self._count = BatchCount()
         self._masked_model = lambda: None
         self._masks, self._wanted, self._share = None, 0, 0.0
@@ -197,7 +201,12 @@ class GradualPruning(keras.callbacks.Callback):
 
     def _plan(self, model):
         plan = Plan(
-            model, self.importance, self.round_to, self.data, self._followed
+            model,
+            self.importance,
+            self.round_to,
+            self.data,
+            self.max_ratio,
+            self._followed,
         )
         self._followed = plan.followed
         return plan

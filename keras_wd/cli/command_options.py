@@ -229,6 +229,13 @@ PRUNE = (
         8,
         "Layers keep a multiple of this many units.",
     ),
+    Option(
+        "max_ratio",
+        "The models",
+        float,
+        None,
+        "The largest share of its units that a layer loses; 0.9, or --ratio.",
+    ),
     _TIMED,
     _LITERT,
 )

@@ -47,4 +47,5 @@ def _maker(values):
         **budgets,
         importance=values.importance,
         round_to=values.round_to,
+        max_ratio=values.max_ratio,
     )

@@ -53,6 +53,7 @@ WEIGHTED = (
     *traits.SEPARABLE,
 )
 ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_RECURRENT = (layers.RNN, layers.Bidirectional)
 _ALLOWED_OPTIONS = ("use_causal_mask",)
 
 
@@ -171,10 +172,19 @@ def passed(
             )
         if traits.is_exactly(operation, traits.DEPTHWISE):
             return _through_depthwise(step, read)
-    raise NeedsAll(
-        f"{step.path} ({type(operation).__name__}) is not known to treat "
-        "channels separately"
-    )
+    raise NeedsAll(f"{step.path} ({type(operation).__name__}) {_why(step)}")
+
+
+def _why(step):
+    """Why no rule lets channels through a layer."""
+    if isinstance(step.operation, _RECURRENT):
+        return "is recurrent, and its kernels are not made smaller"
+    if isinstance(step.operation, layers.SpectralNormalization):
+        return (
+            "divides a kernel by its largest singular value, which is another "
+            "one without some channels"
+        )
+    return "is not known to treat channels separately"
 
 
 def merged(

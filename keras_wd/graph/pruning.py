@@ -9,6 +9,7 @@ from keras_wd.graph.compaction import without_dead_units
 from keras_wd.graph.compaction_report import Report
 from keras_wd.graph.importance import Importance
 from keras_wd.graph.litert import check_litert
+from keras_wd.graph.pruning_plan import MAX_RATIO
 from keras_wd.graph.pruning_plan import Plan
 from keras_wd.graph.pruning_plan import count_within
 from keras_wd.graph.rebuild import rebuild
@@ -33,6 +34,7 @@ def prune(
     x: object = None,
     batch_size: int | None = 256,
     litert: bool = False,
+    max_ratio: float | None = None,
 ) -> keras.Model | tuple[keras.Model, Report]:
     """A smaller network without the units that matter least.
 
@@ -72,6 +74,11 @@ def prune(
         x: see `compact`; a latency budget is measured on it as well.
         batch_size: see `compact`.
         litert: see `compact`.
+        max_ratio: no layer loses a larger share of its units, in (0, 1]; 0.9
+            for None, or `ratio` if that is larger. One order over all layers
+            may otherwise take nearly all of the one whose scores are lowest,
+            and leave a stage of a network with one channel. Units that nothing
+            reads go in any case.
 
     Returns:
         The new model, not compiled; with `report=True`, the pair of it and
@@ -111,7 +118,8 @@ def prune(
     check_litert(litert, report)
     round_to = check_count("round_to", round_to)
     followed = () if name == "multiply_adds" else None
-    plan = Plan(model, importance, round_to, data, followed)
+    max_ratio = check_max_ratio(max_ratio, ratio)
+    plan = Plan(model, importance, round_to, data, max_ratio, followed)
     plan.check()
     if name == "ratio":
         removed = plan.lowest(round(budget * len(plan.order)))
@@ -127,6 +135,19 @@ def prune(
     if not report:
         return smaller
     return smaller, report_of(model, smaller, masked, x, batch_size, litert)
+
+
+def check_max_ratio(max_ratio: float | None, ratio: float | None) -> float:
+    """The largest share of a layer that may go; raise if that is too little."""
+    if max_ratio is None:
+        return max(MAX_RATIO, ratio or 0.0)
+    max_ratio = check_number("max_ratio", max_ratio, above=0)
+    if not (ratio or 0.0) <= max_ratio <= 1:
+        raise ValueError(
+            "`max_ratio` must be at most 1 and at least `ratio`. Received: "
+            f"max_ratio={max_ratio}, ratio={ratio}"
+        )
+    return max_ratio
 
 
 def check_importance(importance: Importance) -> Importance:
@@ -163,13 +184,13 @@ def _within_latency(plan, budget, x, batch_size):
         )
         return times["smaller"] / times["whole"]
 
-    low, high = 0, len(plan.order)
+    low, high = 0, plan.most
     best = plan.lowest(high)
     if not best.any() or share(best) > budget:
         raise ValueError(
             "`latency` must be what the layers that can shrink allow. "
             f"Received: latency={budget}, which was not reached when all "
-            "units that can be removed were."
+            "units that can be removed were. A larger `max_ratio` allows more."
         )
     for _ in range(_MEASUREMENTS):
         middle = (low + high) // 2

@@ -20,6 +20,9 @@ from keras_wd.graph.sizes import multiply_adds as count_of_multiply_adds
 from keras_wd.graph.sizes import multiply_adds_of
 from keras_wd.graph.structure import read
 
+# Of a layer. Scores are compared across layers, and could take one alone.
+MAX_RATIO = 0.9
+
 
 class Plan:
     """Which classes of units of a model can go, in what order.
@@ -32,12 +35,14 @@ class Plan:
         importance: see `prune`.
         round_to: see `prune`.
         data: see `prune`.
+        max_ratio: see `prune`.
         followed: the layers of an earlier plan of the model, which takes
             seconds to follow them; found for None.
 
     Attributes:
         order: the labels that stand for the classes, first those that nothing
-            reads, then the least important.
+            reads, then the least important; last those that `max_ratio` keeps.
+        most: how many of them may go.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Plan:
         importance: Importance,
         round_to: int,
         data: object,
+        max_ratio: float = MAX_RATIO,
         followed: Sequence[Followed] | None = None,
     ):
         self.model = model
@@ -84,7 +90,9 @@ class Plan:
         labels = np.flatnonzero(free)
         used = self._read_by_something()
         self._scores = np.where(used, found, -np.inf)
-        self.order = labels[np.argsort(self._scores[labels], kind="stable")]
+        kept = self._kept(free, max_ratio)[labels]
+        self.order = labels[np.lexsort((self._scores[labels], kept))]
+        self.most = int((~kept).sum())
 
     def _numbered(self):
         """What was read, and the number of its first label."""
@@ -101,6 +109,22 @@ class Plan:
                 "`latency`, not for `multiply_adds`."
             )
 
+    def _kept(self, free, max_ratio):
+        """By label that stands for a class, whether a layer needs it.
+
+        The most important of its units, of those that something reads and
+        that do not stay anyway.
+        """
+        kept = np.zeros(len(self._roots), dtype=bool)
+        for made in itertools.chain(*self._alike):
+            roots = self._roots[made]
+            may_go = free[roots]
+            wanted = may_go.sum() - int(max_ratio * len(made))
+            roots = roots[may_go & (self._scores[roots] > -np.inf)]
+            order = np.argsort(-self._scores[roots], kind="stable")
+            kept[roots[order[: max(wanted, 0)]]] = True
+        return kept
+
     def _read_by_something(self):
         """By label that stands for a class, whether a row of it is not 0."""
         used = np.zeros(len(self._roots), dtype=bool)
@@ -114,7 +138,7 @@ class Plan:
     def lowest(self, count: int) -> np.ndarray:
         """By label, whether it goes with so many classes, rounded."""
         removed = np.zeros(len(self._roots), dtype=bool)
-        removed[self.order[:count]] = True
+        removed[self.order[: min(count, self.most)]] = True
         changed = True
         while changed:
             changed = False
@@ -206,7 +230,7 @@ def count_within(plan: Plan, budget: float, done: float = 1.0) -> int:
         )
     target = budget * whole if budget <= 1 else budget
     target = whole - done * (whole - target)
-    low, high = 0, len(plan.order)
+    low, high = 0, plan.most
 
     def enough(count):
         left = _estimate(plan, plan.lowest(count))
@@ -217,7 +241,8 @@ def count_within(plan: Plan, budget: float, done: float = 1.0) -> int:
         raise ValueError(
             "`multiply_adds` must be what the layers that can shrink allow. "
             f"Received: multiply_adds={budget}, but {least:,} of {whole:,} "
-            "remain when all units that can be removed are."
+            "remain when all units that can be removed are. A larger "
+            "`max_ratio` allows more."
         )
     while low < high:
         middle = (low + high) // 2

@@ -103,7 +103,8 @@ def test_layers_that_are_not_counted_are_named():
     )
     _, report = graph.compact(model, report=True)
     assert report.not_counted == ("memory",)
-    assert report.layers[0].note.startswith("left whole: memory (LSTM)")
+    said = "left whole: memory (LSTM) is recurrent"
+    assert report.layers[0].note.startswith(said)
     assert "leave out: memory" in str(report)
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras import ops
 
 from keras_wd import graph
 from keras_wd.__main__ import main
@@ -247,3 +248,36 @@ def test_the_command_writes_a_pruned_model(tmp_path, capsys):
         assert main([*command, *mistake]) == 2
         assert said in capsys.readouterr().err
     assert main(["prune", "--help"]) == 0
+
+
+def test_no_layer_loses_nearly_all_of_its_units():
+    """Scores of one layer that are far below the others take it alone."""
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(20, "relu", name="low"),
+            layers.Dense(20, "relu", name="high"),
+            layers.Dense(2, name="head"),
+        ]
+    )
+    low, high = (model.get_layer(name) for name in ("low", "high"))
+    low.kernel.assign(1e-6 * low.kernel)
+    high.kernel.assign(ops.concatenate([0 * high.kernel[:3], high.kernel[3:]]))
+
+    def left(**budget):
+        smaller = graph.prune(model, round_to=1, **budget)
+        return [smaller.get_layer(n).units for n in ("low", "high")]
+
+    assert left(ratio=0.5) == [2, 18]
+    assert left(ratio=0.5, max_ratio=0.5) == [10, 10]
+    assert left(ratio=0.5, max_ratio=1) == [1, 20]
+    assert left(ratio=0.95) == [1, 1]
+    # What nothing reads goes in any case.
+    high.kernel.assign(
+        ops.concatenate([0 * high.kernel[:19], high.kernel[19:]])
+    )
+    assert left(ratio=0.5, max_ratio=0.5) == [1, 19]
+    with pytest.raises(ValueError, match="at least `ratio`"):
+        graph.prune(model, ratio=0.5, max_ratio=0.4)
+    with pytest.raises(ValueError, match="A larger `max_ratio` allows more"):
+        graph.prune(model, multiply_adds=0.1, max_ratio=0.2)
