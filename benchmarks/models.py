@@ -58,10 +58,10 @@ scaling a sample of those that act on the function did change them. *Unknown*
 are weights of which it does not say.
 
 *Dead* are units of Dense and convolution layers whose input weights were set
-to zero, the first quarter of every layer but the last, and heads of Keras's
-attention layers whose output rows were, also a quarter. *Reachable* are those
-that a smaller model of the same classes could be without. Not so are units
-that
+to zero, the first quarter of every layer but the last, and heads of attention
+whose output rows were, also a quarter; those that share a key are one.
+*Reachable* are those that a smaller model of the same classes could be without.
+Not so are units that
 
 - are outputs of the model, or are joined, mostly by residual connections, to
   the input of a layer or to units that are used: only one of the layers that
@@ -185,6 +185,7 @@ BACKBONES = {
     "LlamaBackbone": _decoder("LlamaBackbone"),
     "MistralBackbone": _decoder("MistralBackbone"),
     "QwenBackbone": _decoder("QwenBackbone"),
+    "Qwen3Backbone": _decoder("Qwen3Backbone", head_dim=4),
     "GemmaBackbone": _decoder("GemmaBackbone", head_dim=4),
     "AlbertBackbone": lambda hub: hub.models.AlbertBackbone(
         vocabulary_size=50,
@@ -251,17 +252,16 @@ def randomize(model):
 def kill(model):
     """Zero the first quarter of every layer; return how many, by layer.
 
-    Of attention, the rows that read its heads.
+    Of attention, the rows that read its heads, of all that share a key.
     """
     dead = {}
     last = {id(tensor._keras_history.operation) for tensor in model.outputs}
     for layer in model._flatten_layers(include_self=False):
         if type(layer) in ATTENTION:
-            rows = layer._output_dense.kernel
-            values = array(rows)
-            dead[layer] = -(-len(values) // 4)
-            values[: dead[layer]] = 0
-            rows.assign(values)
+            shared = getattr(layer, "num_key_value_heads", layer.num_heads)
+            dead[layer] = kill_heads(layer._output_dense.kernel, 0, shared)
+        for reader, axis, shared in written_out(layer):
+            dead[reader] = kill_heads(reader.kernel, axis, shared)
         if not is_weighted(layer) or id(layer) in last:
             continue
         name = "kernel" if hasattr(layer, "kernel") else "pointwise_kernel"
@@ -273,6 +273,46 @@ def kill(model):
         getattr(layer, name).assign(np.moveaxis(values, -1, axis))
         dead[layer] = count
     return dead
+
+
+def kill_heads(kernel, axis, shared):
+    """Zero the rows of a quarter of the heads; return how many can go alone.
+
+    Args:
+        kernel: which reads them.
+        axis: of the heads.
+        shared: the number of keys, each with the queries that share it.
+    """
+    values = array(kernel)
+    count = -(-shared // 4)
+    group = values.shape[axis] // shared
+    np.moveaxis(values, axis, 0)[: count * group] = 0
+    kernel.assign(values)
+    return count
+
+
+def written_out(layer):
+    """(layer that reads heads, their axis, number of keys) of an attention.
+
+    Of one that is written out in layers `EinsumDense`, by their equations.
+    """
+    if type(layer).__module__.split(".")[0] == "keras":
+        return
+    made, readers = [], []
+    for part in layer._layers:
+        if type(part) is not layers.EinsumDense or part.kernel.ndim != 3:
+            continue
+        before, kernel, after = re.split(",|->", part.equation)
+        for letters, found in ((after, made), (before, readers)):
+            if {*letters[-2:]} < {*kernel} and letters[-2] in kernel:
+                other = before if letters is after else after
+                if not {*letters[-2:]} & {*other}:
+                    found.append((part, kernel.index(letters[-2])))
+    if made and readers:
+        keys = min(part.kernel.shape[axis] for part, axis in made)
+        for part, axis in readers:
+            # Where all share one key, it stays, and each query can go.
+            yield part, axis, keys if keys > 1 else part.kernel.shape[axis]
 
 
 def check_claims(model, explanation, x):
