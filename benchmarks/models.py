@@ -482,7 +482,7 @@ def page(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=())
-    parser.add_argument("--largest", type=float, default=150.0)
+    parser.add_argument("--largest", type=float, default=400.0)
     flags = parser.parse_args()
     RESULTS.parent.mkdir(exist_ok=True)
     known = {}
