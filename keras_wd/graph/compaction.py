@@ -19,6 +19,7 @@ from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.removal import Removal
 from keras_wd.graph.removal import names
 from keras_wd.graph.removal import plan_removal
+from keras_wd.graph.saving import in_its_class
 from keras_wd.graph.saving import savable
 from keras_wd.graph.saving import unreadable
 from keras_wd.graph.sizes import measure
@@ -84,15 +85,16 @@ def compact(
             TensorFlow and `ai-edge-litert`.
 
     Returns:
-        A new model that is not compiled, because the state of an optimizer
-        does not fit smaller weights; `model` itself if no unit is dead. With
-        `report=True`, the pair of it and the report. It has the class of
-        `model`. If that says itself how it is built or saved, as a backbone
-        of KerasHub, it has so only where its configuration can say how small
-        the new one is, and is made from that; else it is a Functional model,
-        whose layers share the functions, regularizers and vocabularies of
-        the old ones, and no variable. Warns if a file of it cannot be loaded
-        because a layer is not made again from what its `get_config` says.
+        A new model, not compiled, because the state of an optimizer does not
+        fit smaller weights (unless its class compiles itself); `model` itself
+        if no unit is dead. With `report=True`, the pair of it and the report.
+        It has the class of `model`. If that says itself how it is built or
+        saved, as a backbone of KerasHub, it has so only where its
+        configuration can say how small the new one is, and is made from that;
+        else it is a Functional model, whose layers share the functions,
+        regularizers and vocabularies of the old ones, and no variable. Warns
+        if a file of it cannot be loaded because a layer is not made again
+        from what its `get_config` says.
 
     Raises:
         ValueError: if the structure of the model cannot be read, if
@@ -178,7 +180,7 @@ def report_of(
 def _report(model, smaller, graph, rows, x, batch_size, litert):
     # A copy, so that neither file nor latency includes an optimizer, and
     # nothing of the given model is compiled.
-    whole = rebuild(model, {})
+    whole = in_its_class(model, rebuild(model, {}), model, x)
     models = {"before": whole}
     if smaller is not model:
         models["after"] = smaller

@@ -151,7 +151,7 @@ def changes(
         _of_rank(rank, choices) for rank in range(_COMBINATIONS)
     )
     for parts in itertools.islice(combinations, _COMBINATIONS):
-        yield functools.reduce(operator.or_, parts)
+        yield functools.reduce(operator.or_, parts, {})
 
 
 def _of_rank(rank, choices):

@@ -57,23 +57,33 @@ def savable(
     """
     if smaller is model:
         return model
-    if type(smaller) is not type(model):
-        made = _of_its_class(model, smaller)
-        try:
-            if made is not None:
-                verify.verify(masked, made, read(masked), x)
-                return made
-        except ValueError:
-            pass
-    _mend_layers(smaller)
-    refused = unreadable(smaller)
+    made = in_its_class(model, smaller, masked, x)
+    if made is smaller:
+        _mend_layers(smaller)
+    refused = unreadable(made)
     if refused and not unreadable(model):
         warnings.warn(
             f"A file of the smaller model cannot be loaded. {refused[0]}. "
             "Keep its weights with `save_weights`, or export it.",
             stacklevel=3,
         )
-    return smaller
+    return made
+
+
+def in_its_class(
+    model: keras.Model, other: keras.Model, masked: keras.Model, x: object
+) -> keras.Model:
+    """`other`, of the class of `model` if that can be; see `savable`."""
+    if type(other) is type(model):
+        return other
+    made = _of_its_class(model, other)
+    if made is None:
+        return other
+    try:
+        verify.verify(masked, made, read(masked), x)
+    except ValueError:
+        return other
+    return made
 
 
 def _of_its_class(model, smaller):

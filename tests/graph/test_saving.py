@@ -152,8 +152,14 @@ def test_a_model_keeps_a_class_that_can_be_so_small(tmp_path):
     assert smaller.get_layer("two").down.kernel.regularizer is penalty
     same(smaller, model)
     same(loaded(smaller, tmp_path / "model.keras"), model)
-    pruned = graph.prune(model, ratio=6 / 19, round_to=1)
+    pruned, report = graph.prune(
+        model, ratio=6 / 19, round_to=1, report=True, batch_size=None
+    )
     assert (type(pruned), pruned.width) == (Backbone, 5)
+    # Both files have a configuration of one kind.
+    saved = report.before.file_bytes - report.after.file_bytes
+    parameters = report.before.parameters - report.after.parameters
+    assert abs(saved - 4 * parameters) < 100
 
 
 def penalty(weights):
