@@ -33,26 +33,19 @@ class ConvReader(MatrixReader):
             return tensor
         return ops.moveaxis(tensor, 1, -1)
 
-    def _patches(self, layer, inputs, dtype):
-        """(rows, places, channels)."""
+    def input_rows(self, layer: keras.Layer, packing: Packing, inputs, dtype):
+        """One row per place of the output, with a part for every group."""
         patches = extract_patches(
             ops.cast(self._channels_last(layer, inputs), dtype),
             layer.kernel_size,
             layer.strides,
             layer.padding,
             layer.dilation_rate,
+            packing.groups,
         )
-        return ops.reshape(patches, (-1, *patches.shape[-2:]))
-
-    def input_rows(self, layer: keras.Layer, packing: Packing, inputs, dtype):
-        """One row per place of the output."""
-        patches = self._patches(layer, inputs, dtype)
         if not packing.group_axes:
-            return ops.reshape(patches, (-1, packing.inputs))
-        _, places, channels = patches.shape
-        split = (-1, places, packing.groups, channels // packing.groups)
-        grouped = ops.transpose(ops.reshape(patches, split), (0, 2, 1, 3))
-        return ops.reshape(grouped, (-1, packing.groups, packing.inputs))
+            return patches[0]
+        return ops.transpose(patches, (1, 0, 2))
 
     def places(self, layer: keras.Layer, inputs, gradient) -> tuple[int, ...]:
         """The examples and the places of the output."""
@@ -81,10 +74,3 @@ class DepthwiseReader(ConvReader):
             group_axes=1,
             axes=(rank, *range(rank), rank + 1),
         )
-
-    def input_rows(self, layer: keras.Layer, packing: Packing, inputs, dtype):
-        """One row per place of the output and channel."""
-        patches = self._patches(layer, inputs, dtype)
-        if not packing.group_axes:
-            return ops.reshape(patches, (-1, packing.inputs))
-        return ops.transpose(patches, (0, 2, 1))

@@ -131,10 +131,12 @@ class Measurement:
 
     def __call__(self, batch: tuple, first_pass: bool) -> np.ndarray:
         """Measure; returns which blocks had finite statistics."""
-        good = self._program(*batch, ops.convert_to_tensor(first_pass))
+        # A number for each block, and no array: XLA makes one kernel of equal
+        # blocks unless they read different places.
+        good = self._program(*batch, self._rates(first_pass))
         return ops.convert_to_numpy(good)
 
-    def _measure(self, x, y, sample_weight, first_pass):
+    def _measure(self, x, y, sample_weight, rates):
         returned = []
 
         def forward(tap):
@@ -178,55 +180,49 @@ class Measurement:
                 )
             statistics.append(found)
         return self._average(
-            statistics, first_pass, _usable(x, outputs, passes, scale)
+            statistics, rates, _usable(x, outputs, passes, scale)
         )
 
-    def _average(self, statistics, first_pass, usable):
+    def _average(self, statistics, rates, usable):
         """Move the averages; a block with a non-finite statistic waits."""
         state = self._state
         statistics = [
             state.kept(index, own) for index, own in enumerate(statistics)
         ]
         # A sum is finite if all it adds is, and costs one operation.
-        good = [
-            ops.isfinite(sum(map(ops.sum, factors))) for factors in statistics
+        finite = [
+            ops.logical_and(ops.isfinite(sum(map(ops.sum, own))), usable)
+            for own in statistics
         ]
-        good = ops.logical_and(ops.stack(good), usable)
-        counted = ops.cast(good, "float32")
-        updates = autodiff.read(state.updates) + counted
-        rates = {
-            dtype: ops.unstack(
-                self._rates(ops.cast(updates, dtype), first_pass),
-                len(statistics),
-            )
-            for dtype in set(state.dtypes)
-        }
-        finite = ops.unstack(good, len(statistics))
         for index, factors in enumerate(statistics):
             for variable, factor in zip(
                 state.averages(index), factors, strict=True
             ):
                 old = autodiff.read(variable)
-                rate = rates[state.dtypes[index]][index]
-                new = old + rate * (factor - old)
+                new = old + rates[index] * (factor - old)
                 variable.assign(ops.where(finite[index], new, old))
-        state.updates.assign(updates)
+        good = ops.stack(finite)
+        counted = ops.cast(good, "float32")
+        state.updates.assign_add(counted)
         state.skipped.assign_add(1.0 - counted)
         return good
 
-    def _rates(self, updates, first_pass):
-        """How far every block's average moves."""
-        decay = self._decay
-        # A weight that makes the average free of its start; exactly 1 at first.
-        past = ops.power(
-            ops.cast(decay, updates.dtype), ops.maximum(updates, 2.0)
-        )
-        rates = ops.where(
-            first_pass,
-            1.0 / ops.maximum(updates, 1.0),
-            (1.0 - decay) / (1.0 - past),
-        )
-        return ops.where(updates > 1.0, rates, ops.ones_like(rates))
+    def _rates(self, first_pass):
+        """How far every block's average moves, if it does."""
+        state, decay = self._state, self._decay
+        updates = ops.convert_to_numpy(autodiff.read(state.updates))
+        updates = updates.astype("float64") + 1.0
+        if first_pass:
+            rates = 1.0 / updates
+        else:
+            # A weight that makes the average free of its start.
+            rates = (1.0 - decay) / (1.0 - decay**updates)
+        return [
+            ops.convert_to_tensor(rate if count > 1.0 else 1.0, dtype)
+            for rate, count, dtype in zip(
+                rates, updates, state.dtypes, strict=True
+            )
+        ]
 
 
 def _mask_of_rows(layer, inputs):

@@ -27,8 +27,9 @@ def gram(x):
     >>> ops.convert_to_numpy(gram(ops.array([[1.0, 2.0]]))).tolist()
     [[1.0, 2.0], [2.0, 4.0]]
     """
-    size = x.shape[-1]
-    if size <= LEAF:
+    rows, size = x.shape[-2:]
+    # Of few rows, putting the result together takes longer than half of it.
+    if min(rows, size) <= LEAF:
         return ops.matmul(_transposed(x), x)
     half = _first_part(size)
     left, right = x[..., :half], x[..., half:]

@@ -27,10 +27,11 @@ def numpy(tensor):
 @pytest.mark.parametrize("groups", [(), (2,)])
 @pytest.mark.parametrize("size", SIZES)
 def test_gram_is_the_product(size, groups):
-    x = rows(*groups, 20, size)
-    result = numpy(symmetric.gram(ops.convert_to_tensor(x)))
-    exact = np.swapaxes(x.astype("float64"), -1, -2) @ x
-    np.testing.assert_allclose(result, exact, rtol=1e-5, atol=1e-5)
+    for count in (2, 20):
+        x = rows(*groups, count, size)
+        result = numpy(symmetric.gram(ops.convert_to_tensor(x)))
+        exact = np.swapaxes(x.astype("float64"), -1, -2) @ x
+        np.testing.assert_allclose(result, exact, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("groups", [(), (3,)])
