@@ -58,9 +58,9 @@ def extract_patches(
     if any(before or after for before, after, _ in axes):
         amounts = [(before, after) for before, after, _ in axes]
         images = ops.pad(images, [(0, 0), *amounts, (0, 0)])
-    batch, *spatial, channels = images.shape
+    *spatial, channels = images.shape[1:]
     own = channels // groups
-    pixels = ops.reshape(images, (batch, math.prod(spatial), groups, own))
+    pixels = ops.reshape(images, (-1, math.prod(spatial), groups, own))
     # Groups go first before there are copies of pixels; XLA is slow otherwise.
     pixels = ops.transpose(pixels, (2, 0, 1, 3))
     starts = _numbers([steps for _, _, steps in axes], strides, spatial)
@@ -68,8 +68,7 @@ def extract_patches(
     places = starts[:, None] + offsets
     if places.size != math.prod(spatial) or places.shape[1] > 1:
         pixels = ops.take(pixels, places.reshape(-1), axis=2)
-    rows = batch * places.shape[0]
-    return ops.reshape(pixels, (groups, rows, places.shape[1] * own))
+    return ops.reshape(pixels, (groups, -1, places.shape[1] * own))
 
 
 def _numbers(counts, distances, spatial):
