@@ -523,7 +523,7 @@ def test_apply_needs_as_many_gradients_as_variables():
             True,
             marks=[
                 pytest.mark.compiled,
-                pytest.mark.slow(reason="compiles four times"),
+                pytest.mark.weekly(reason="compiles four times"),
             ],
         ),
     ],
