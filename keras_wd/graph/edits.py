@@ -144,8 +144,10 @@ def _along(along: Along, removal) -> Edit:
     after = removal.kept[along.made.labels]
     if layer is None:
         (tensor,) = along.step.outputs
-        shape = list(removal.analysis.graph.shapes[tensor])
-        return Edit({"batch_shape": [*shape[:-1], int(after.sum())]}, {})
+        *shape, size = removal.analysis.graph.shapes[tensor]
+        # The length of a sequence may be open, and is no number of channels.
+        size = None if size is None else int(after.sum())
+        return Edit({"batch_shape": [*shape, size]}, {})
     if traits.operation_name(layer) == "Reshape":
         target = list(layer.newshape)
         if target[-1] != -1:

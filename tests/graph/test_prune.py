@@ -281,3 +281,15 @@ def test_no_layer_loses_nearly_all_of_its_units():
         graph.prune(model, ratio=0.5, max_ratio=0.4)
     with pytest.raises(ValueError, match="A larger `max_ratio` allows more"):
         graph.prune(model, multiply_adds=0.1, max_ratio=0.2)
+
+
+def test_a_nested_model_of_sequences_of_any_length_is_pruned():
+    ids = keras.Input((None,), dtype="int32")
+    hidden = layers.Dense(8, "relu")(layers.Embedding(10, 4)(ids))
+    inner = keras.Model(ids, layers.Dense(4)(hidden)[:, 0, :])
+    outer = keras.Input((None,), dtype="int32")
+    model = keras.Model(outer, layers.Dense(3)(inner(outer)))
+    smaller = graph.prune(model, ratio=0.5, round_to=1)
+    assert smaller.input_shape == (None, None)
+    assert smaller.count_params() < model.count_params()
+    assert smaller(np.ones((2, 7), "int32")).shape == (2, 3)
