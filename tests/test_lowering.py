@@ -161,8 +161,8 @@ def test_curvature_and_inverses_are_made_for_every_platform(
     x = np.ones((8, *model.input_shape[1:]), "float32")
     measure(optimizer, model, x, Y[:8])
     measured = len(found)
-    # Also of small matrices, which NumPy would invert; one for each shape.
-    monkeypatch.setattr(block_inversion, "MOST_BY_NUMPY", 0)
+    # Also what NumPy would invert on this machine; one for each shape.
+    monkeypatch.setattr(block_inversion, "most_by_numpy", lambda held: 0)
     optimizer.update_inverses(jit_compile=True)
     assert measured == 1 and len(found) > 1
     if not estimator.startswith("generalized"):  # which takes eigenvalues

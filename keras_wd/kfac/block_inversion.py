@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
@@ -17,27 +18,40 @@ from keras_wd.ops import kronecker
 from keras_wd.ops import packed
 from keras_wd.ops import symmetric
 
-# Multiplications of the largest inverse that NumPy finds, of 256 rows: making
-# a program takes a thousand times longer than running it.
-MOST_BY_NUMPY = 256**3
+
+def most_by_numpy(held: Sequence) -> float:
+    """Multiplications of the largest inverse that NumPy finds, on the host.
+
+    On a single CPU it finds all, as fast as a program or faster. Elsewhere up
+    to 256 rows: making a program takes a thousand times longer than running it.
+
+    Args:
+        held: see `keras_wd.backend.devices.holding`.
+    """
+    on_host = len(held) == 1 and devices.available()[0] == "cpu"
+    return math.inf if on_host else 256**3
 
 
 class BlockInversion:
     """Inverts one block on one device.
 
-    A small matrix is inverted by NumPy, on the host. Making a program for a
-    larger one takes a second or more, so that they are shared: by matrices
+    A small matrix, and on a CPU any, is inverted by NumPy. Making a program for
+    a larger one takes a second or more, so that they are shared: by matrices
     that are filled up to one size (see `shared_sizes`), and by other blocks of
     one shape.
 
     Args:
         state: averages and inverses.
         jit_compile: compile with XLA.
+        most_by_numpy: multiplications of the largest inverse that NumPy finds.
     """
 
-    def __init__(self, state: BlockState, jit_compile: bool):
+    def __init__(
+        self, state: BlockState, jit_compile: bool, most_by_numpy: float
+    ):
         self._state = state
         self._jit_compile = jit_compile
+        self._most_by_numpy = most_by_numpy
         self._programs = {}
         self._sizes = shared_sizes(
             collections.Counter(
@@ -45,7 +59,7 @@ class BlockInversion:
                 for block in state.blocks
                 if isinstance(block, KroneckerBlock)
                 for shape in block.factors().values()
-                if len(shape) == 2 and not _by_numpy(block, shape)
+                if len(shape) == 2 and not self._by_numpy(block, shape)
             ),
             _multiplications,
         )
@@ -53,7 +67,7 @@ class BlockInversion:
     def cost(self, index: int) -> float:
         """Multiplications on a device, but for a factor."""
         block = self._state.blocks[index]
-        if isinstance(block, ScaleShiftBlock):
+        if self._wholly_by_numpy(block):
             return 0.0
         shapes = block.factors().values()
         if not isinstance(block, KroneckerBlock):
@@ -64,7 +78,7 @@ class BlockInversion:
                 if len(shape) == 2
                 else math.prod(shape) * shape[-1]
                 for shape in shapes
-                if not _by_numpy(block, shape)
+                if not self._by_numpy(block, shape)
             )
         )
 
@@ -77,7 +91,7 @@ class BlockInversion:
         return frozenset(
             self._sizes[shape[-1]] if len(shape) == 2 else shape
             for shape in shapes
-            if not _by_numpy(block, shape)
+            if not self._by_numpy(block, shape)
         )
 
     def __call__(
@@ -108,13 +122,20 @@ class BlockInversion:
             with np.errstate(all="ignore"):
                 inverse, usable = block.invert(entries, damping, relative)
             return [inverse] if usable else None
-        inverses, usable = self._run(
-            _shape_of(block),
-            _renewal(block),
-            factors,
-            [devices.read(v, device) for v in state.inverses[index]],
-            ops.convert_to_tensor(first),
-        )
+        inverses = [devices.read(v, device) for v in state.inverses[index]]
+        if self._wholly_by_numpy(block):
+            factors, inverses = (
+                [*map(ops.convert_to_numpy, own)] for own in (factors, inverses)
+            )
+            inverses, usable = _renewal(block, np)(factors, inverses, first)
+        else:
+            inverses, usable = self._run(
+                _shape_of(block),
+                _renewal(block),
+                factors,
+                inverses,
+                ops.convert_to_tensor(first),
+            )
         return inverses if _is_true(usable) else None
 
     def _kronecker(self, block, factors, damping, relative):
@@ -126,10 +147,10 @@ class BlockInversion:
             shares = block.dampings(means, damping, relative)
         inverses, usable = [], []
         for factor, share, shape in zip(factors, shares, shapes, strict=True):
-            if _by_numpy(block, shape):
+            if self._by_numpy(block, shape):
                 with np.errstate(all="ignore"):
                     inverse, good = kronecker.damped_inverse(
-                        factor, share, axes, _inverse_by_numpy, xp=np
+                        factor, share, axes, symmetric.inverse_by_numpy, xp=np
                     )
             else:
                 inverse, good = self._inverse(factor, share, axes, shape[-1])
@@ -146,8 +167,8 @@ class BlockInversion:
     def _prepared(self, factor, shape, block):
         """A matrix as it is inverted, and the mean of its diagonal, (...,)."""
         axes = block.packing.group_axes
-        if _by_numpy(block, shape):
-            factor = ops.convert_to_numpy(factor)
+        if self._by_numpy(block, shape):
+            factor = _whole(ops.convert_to_numpy(factor), shape, np)
             return factor, kronecker.mean_diagonal(factor, axes, np)
         size = self._sizes[shape[-1]] if len(shape) == 2 else shape[-1]
 
@@ -191,6 +212,17 @@ class BlockInversion:
         key = ("parts", shape, tuple(inverse.shape), inverse.dtype)
         return self._run(key, parts, inverse)
 
+    def _wholly_by_numpy(self, block):
+        return isinstance(block, ScaleShiftBlock) or all(
+            self._by_numpy(block, shape) for shape in block.factors().values()
+        )
+
+    def _by_numpy(self, block, shape):
+        """Whether NumPy inverts a factor: a diagonal, or a small matrix."""
+        if len(shape) == block.packing.group_axes + 1:
+            return True
+        return math.prod(shape) * shape[-1] <= self._most_by_numpy
+
     def _run(self, key, function, *args):
         """Run a program; those of one key are the same."""
         if key not in self._programs:
@@ -198,14 +230,6 @@ class BlockInversion:
                 key, autodiff.compiled(function, (), (), self._jit_compile)
             )
         return self._programs[key](*args)
-
-
-def _by_numpy(block, shape):
-    """Whether a factor is small, or a diagonal."""
-    if len(shape) == block.packing.group_axes + 1:
-        return True
-    small = math.prod(shape) * shape[-1] <= MOST_BY_NUMPY
-    return small and not packed.is_rectangle(shape)
 
 
 def _multiplications(size, filled):
@@ -216,16 +240,19 @@ def _multiplications(size, filled):
     return float(size) * filled**2
 
 
-def _whole(factor, shape):
-    return (
-        packed.from_rectangle(factor) if packed.is_rectangle(shape) else factor
-    )
+def _whole(factor, shape, xp=ops):
+    if not packed.is_rectangle(shape):
+        return factor
+    return packed.from_rectangle(factor, xp)
 
 
-def _renewal(block):
+def _renewal(block, xp=ops):
     def renew(factors, inverses, first):
-        whole = map(_whole, factors, block.factors().values())
-        return block.invert([*whole], inverses, first)
+        shapes = block.factors().values()
+        whole = [
+            _whole(*pair, xp) for pair in zip(factors, shapes, strict=True)
+        ]
+        return block.invert(whole, inverses, first, xp)
 
     return renew
 
@@ -240,15 +267,6 @@ def _shape_of(block):
     return dataclasses.replace(
         block, name="", layer="", variables=tuple(range(count))
     )
-
-
-def _inverse_by_numpy(matrix):
-    """The inverse of positive definite matrices; NaN if one is none."""
-    try:
-        root = np.linalg.inv(np.linalg.cholesky(matrix))
-    except np.linalg.LinAlgError:
-        return np.full_like(matrix, np.nan)
-    return np.swapaxes(root, -1, -2) @ root
 
 
 def _inverse_of_matrix(factor, share, size):

@@ -72,7 +72,9 @@ class EigenBlock(MatrixBlock):
         remaining = iter(inverses)
         return tuple(next(remaining) if full else None for full in self._full)
 
-    def invert(self, factors: Sequence, inverses: Sequence, first) -> tuple:
+    def invert(
+        self, factors: Sequence, inverses: Sequence, first, xp=ops
+    ) -> tuple:
         """The eigenvectors and moments, and whether they are usable.
 
         Args:
@@ -80,25 +82,27 @@ class EigenBlock(MatrixBlock):
             inverses: what the last inversion made; its moments are carried
                 over to the new eigenvectors.
             first: boolean scalar; whether there was none.
+            xp: `keras.ops` or `numpy`.
         """
         found, overlaps, values, usable = [], [], [], True
         for factor, old in zip(factors, self.bases(inverses), strict=True):
             if old is None:
                 overlaps.append(None)
-                values.append(ops.maximum(factor, 0.0))
-                good = kronecker.all_finite(factor)
+                values.append(xp.maximum(factor, 0.0))
+                good = kronecker.all_finite(factor, xp)
             else:
-                basis, eigenvalues, good = eigenbasis.eigenbasis(factor)
+                basis, eigenvalues, good = eigenbasis.eigenbasis(factor, xp)
                 found.append(basis)
-                overlaps.append(eigenbasis.overlap(old, basis))
+                overlaps.append(eigenbasis.overlap(old, basis, xp))
                 values.append(eigenvalues)
-            usable = ops.logical_and(usable, good)
-        moments = ops.where(
+            usable = xp.logical_and(usable, good)
+        inputs, outputs = overlaps
+        moments = xp.where(
             first,
             eigenbasis.products(*values),
-            eigenbasis.transferred(inverses[-1], *overlaps),
+            eigenbasis.transferred(inverses[-1], inputs, outputs, xp),
         )
-        usable = ops.logical_and(usable, kronecker.all_finite(moments))
+        usable = xp.logical_and(usable, kronecker.all_finite(moments, xp))
         return [*found, moments], usable
 
     def curvature(self, factors: Sequence, inverses: Sequence) -> Sequence:

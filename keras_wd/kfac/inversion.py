@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_wd.backend import autodiff
 from keras_wd.backend import devices
+from keras_wd.kfac import block_inversion
 from keras_wd.kfac.allocation import divided
 from keras_wd.kfac.block_inversion import BlockInversion
 from keras_wd.kfac.block_state import BlockState
@@ -39,7 +40,10 @@ class Inversion:
     def __init__(self, state: BlockState, jit_compile: bool):
         self._state = state
         self._scope = autodiff.kept_scope()
-        self._invert = BlockInversion(state, jit_compile)
+        self._held = devices.holding(state.variables())
+        self._invert = BlockInversion(
+            state, jit_compile, block_inversion.most_by_numpy(self._held)
+        )
 
     def __call__(self, damping: float) -> np.ndarray:
         """Invert; returns which blocks have a new inverse."""
@@ -70,7 +74,7 @@ class Inversion:
 
     def _inverted(self, wanted: Sequence[int], invert: Callable) -> Iterator:
         """Blocks and what `invert(block, device)` gives, in any order."""
-        held = devices.holding(self._state.variables())
+        held = self._held
         costs = {int(index): self._invert.cost(index) for index in wanted}
         large = [index for index in costs if costs[index]]
         if len(held) == 1 or not large:

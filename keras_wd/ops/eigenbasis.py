@@ -16,37 +16,39 @@ which `A (x) S`, the one with `M = a s^T` of their eigenvalues, is too.
 from keras import ops
 
 
-def eigenbasis(factor):
+def eigenbasis(factor, xp=ops):
     """Eigenvectors and eigenvalues, and whether they are usable.
 
     Args:
         factor: symmetric, (..., n, n).
+        xp: `keras.ops` or `numpy`.
 
     Returns:
         U (..., n, n) with the eigenvectors as columns, the eigenvalues
         (..., n) in ascending order, negative ones (which rounding makes) as
         zeros; a boolean scalar.
     """
-    finite = ops.all(ops.isfinite(factor))
-    eye = ops.eye(factor.shape[-1], dtype=factor.dtype)
+    finite = xp.all(xp.isfinite(factor))
+    eye = xp.eye(factor.shape[-1], dtype=factor.dtype)
     # Some decompositions raise an error for a NaN.
-    values, vectors = ops.linalg.eigh(ops.where(finite, factor, eye))
-    usable = ops.logical_and(finite, ops.all(ops.isfinite(vectors)))
-    usable = ops.logical_and(usable, ops.all(ops.isfinite(values)))
-    return vectors, ops.maximum(values, 0.0), usable
+    values, vectors = xp.linalg.eigh(xp.where(finite, factor, eye))
+    usable = xp.logical_and(finite, xp.all(xp.isfinite(vectors)))
+    usable = xp.logical_and(usable, xp.all(xp.isfinite(values)))
+    return vectors, xp.maximum(values, 0.0), usable
 
 
-def into_basis(matrix, inputs, outputs):
+def into_basis(matrix, inputs, outputs, xp=ops):
     """`U^T G V`.
 
     Args:
         matrix: G, (..., n, m).
         inputs: U, or None.
         outputs: V, or None.
+        xp: `keras.ops` or `numpy`.
     """
     if inputs is not None:
-        matrix = ops.matmul(ops.swapaxes(inputs, -1, -2), matrix)
-    return matrix if outputs is None else ops.matmul(matrix, outputs)
+        matrix = xp.matmul(xp.swapaxes(inputs, -1, -2), matrix)
+    return matrix if outputs is None else xp.matmul(matrix, outputs)
 
 
 def out_of_basis(matrix, inputs, outputs):
@@ -58,12 +60,12 @@ def out_of_basis(matrix, inputs, outputs):
     return ops.matmul(matrix, ops.swapaxes(outputs, -1, -2))
 
 
-def overlap(old, new):
+def overlap(old, new, xp=ops):
     """`(U_old^T U_new)^2`, entry by entry: how much of one is the other."""
-    return ops.square(ops.matmul(ops.swapaxes(old, -1, -2), new))
+    return xp.square(xp.matmul(xp.swapaxes(old, -1, -2), new))
 
 
-def transferred(moments, inputs, outputs):
+def transferred(moments, inputs, outputs, xp=ops):
     """The moments in another basis, of the curvature known in the old one.
 
     Formula: `P^T M Q` with P, Q the overlaps of the bases of the inputs and of
@@ -74,8 +76,9 @@ def transferred(moments, inputs, outputs):
         moments: M, (..., n, m).
         inputs: P (..., n, n), or None where the basis is the axes.
         outputs: Q (..., m, m), or None.
+        xp: `keras.ops` or `numpy`.
     """
-    return into_basis(moments, inputs, outputs)
+    return into_basis(moments, inputs, outputs, xp)
 
 
 def products(inputs, outputs):

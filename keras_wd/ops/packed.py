@@ -54,18 +54,23 @@ def rectangle(matrix):
     return ops.concatenate([matrix[first:, :first], triangles], axis=0)
 
 
-def from_rectangle(packed):
-    """The matrix of `rectangle`, (n, n)."""
+def from_rectangle(packed, xp=ops):
+    """The matrix of `rectangle`, (n, n).
+
+    Args:
+        packed: what `rectangle` returned.
+        xp: `keras.ops` or `numpy`.
+    """
     last = (packed.shape[0] - 1) // 2
     first = packed.shape[1]
     even = int(first == last)
     c, triangles = packed[:last], packed[last:]
     a, b = triangles[even:], triangles[:last, 1 - even :]
-    a = ops.where(_lower(first, first, 0), a, ops.transpose(a))
-    b = ops.where(_lower(last, last, 0), ops.transpose(b), b)
-    above = ops.concatenate([a, ops.transpose(c)], axis=1)
-    below = ops.concatenate([c, b], axis=1)
-    return ops.concatenate([above, below], axis=0)
+    a = xp.where(_lower(first, first, 0, xp), a, xp.transpose(a))
+    b = xp.where(_lower(last, last, 0, xp), xp.transpose(b), b)
+    above = xp.concatenate([a, xp.transpose(c)], axis=1)
+    below = xp.concatenate([c, b], axis=1)
+    return xp.concatenate([above, below], axis=0)
 
 
 def _halves(rows):
@@ -73,9 +78,9 @@ def _halves(rows):
     return rows - rows // 2, rows // 2, 1 - rows % 2
 
 
-def _lower(rows, columns, above):
+def _lower(rows, columns, above, xp=ops):
     """Which entries are on or below a diagonal that starts further down."""
-    return ops.arange(rows)[:, None] - above >= ops.arange(columns)
+    return xp.arange(rows)[:, None] - above >= xp.arange(columns)
 
 
 def split_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:

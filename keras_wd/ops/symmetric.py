@@ -8,9 +8,11 @@ result that is the mirror image of the other.
 
 from collections.abc import Callable
 
+import numpy as np
 from keras import ops
 
 LEAF = 256  # rows of a block that is not split any more
+NUMPY_LEAF = 128  # the same for arrays of NumPy
 PANEL = 128  # rows that a loop eliminates at a time
 
 
@@ -31,7 +33,7 @@ def gram(x):
     # Of few rows, putting the result together takes longer than half of it.
     if min(rows, size) <= LEAF:
         return ops.matmul(_transposed(x), x)
-    half = _first_part(size)
+    half = _first_part(size, LEAF)
     left, right = x[..., :half], x[..., half:]
     return _symmetric(
         gram(left), ops.matmul(_transposed(left), right), gram(right)
@@ -43,7 +45,7 @@ def gram_of_lower(root):
     size = root.shape[-1]
     if size <= LEAF:
         return gram(root)
-    half = _first_part(size)
+    half = _first_part(size, LEAF)
     first = root[..., :half, :half]
     below, last = root[..., half:, :half], root[..., half:, half:]
     return _symmetric(
@@ -71,7 +73,7 @@ def inverse_root(matrix, cholesky: Callable):
             ops.eye(size, dtype=matrix.dtype), ops.shape(matrix)
         )
         return ops.solve_triangular(cholesky(matrix), eye, lower=True)
-    half = _first_part(size)
+    half = _first_part(size, LEAF)
     first = inverse_root(matrix[..., :half, :half], cholesky)
     mixed = ops.matmul(matrix[..., half:, :half], _transposed(first))
     rest = matrix[..., half:, half:] - gram(_transposed(mixed))
@@ -136,9 +138,59 @@ def inverse_by_loop(matrix, cholesky: Callable, size=None):
     return (found + _transposed(found)) / 2.0
 
 
-def _first_part(size):
+def inverse_by_numpy(matrix: np.ndarray) -> np.ndarray:
+    """The inverse of a symmetric positive definite array, (..., n, n).
+
+    The same as `inverse`, in place; NaN throughout where some matrix is not
+    positive definite.
+
+    >>> import numpy as np
+    >>> inverse_by_numpy(np.diag([2.0, 4.0])).tolist()
+    [[0.5, 0.0], [0.0, 0.25]]
+    """
+    root, inverse = np.zeros_like(matrix), np.empty_like(matrix)
+    try:
+        _fill_root(matrix, root)
+    except np.linalg.LinAlgError:
+        return np.full_like(matrix, np.nan)
+    _fill_gram(root, inverse)
+    return inverse
+
+
+def _fill_root(matrix, root):
+    """`inverse_root`, into an array of zeros."""
+    size = matrix.shape[-1]
+    if size <= NUMPY_LEAF:
+        root[...] = np.linalg.inv(np.linalg.cholesky(matrix))
+        return
+    half = _first_part(size, NUMPY_LEAF)
+    first, last = root[..., :half, :half], root[..., half:, half:]
+    _fill_root(matrix[..., :half, :half], first)
+    mixed = matrix[..., half:, :half] @ first.swapaxes(-1, -2)
+    # NumPy takes half the time for a product with the array's own transpose.
+    rest = matrix[..., half:, half:] - mixed @ mixed.swapaxes(-1, -2)
+    _fill_root(rest, last)
+    root[..., half:, :half] = -(last @ (mixed @ first))
+
+
+def _fill_gram(root, gram):
+    """`gram_of_lower`, into an array."""
+    size = root.shape[-1]
+    if size <= NUMPY_LEAF:
+        gram[...] = root.swapaxes(-1, -2) @ root
+        return
+    half = _first_part(size, NUMPY_LEAF)
+    below, last = root[..., half:, :half], root[..., half:, half:]
+    _fill_gram(root[..., :half, :half], gram[..., :half, :half])
+    _fill_gram(last, gram[..., half:, half:])
+    gram[..., :half, :half] += below.swapaxes(-1, -2) @ below
+    gram[..., half:, :half] = last.swapaxes(-1, -2) @ below
+    gram[..., :half, half:] = gram[..., half:, :half].swapaxes(-1, -2)
+
+
+def _first_part(size, leaf):
     """How many rows the first of two parts has: whole leaves, about half."""
-    return max(size // 2 // LEAF, 1) * LEAF
+    return max(size // 2 // leaf, 1) * leaf
 
 
 def _transposed(matrix):

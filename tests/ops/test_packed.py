@@ -33,6 +33,8 @@ def test_a_rectangle_has_half_the_entries_and_is_the_matrix(size):
     assert math.prod(found.shape) == size * (size + 1) // 2
     back = ops.convert_to_numpy(packed.from_rectangle(found))
     np.testing.assert_array_equal(back, matrix)
+    back = packed.from_rectangle(ops.convert_to_numpy(found), np)
+    np.testing.assert_array_equal(back, matrix)
 
 
 @pytest.mark.parametrize("size", [4, 5, 9, 14])

@@ -14,6 +14,7 @@ SIZES = [1, 3, 8, 9, 20]
 def small_leaf(monkeypatch):
     """Splits matrices of test size several times."""
     monkeypatch.setattr(symmetric, "LEAF", 8)
+    monkeypatch.setattr(symmetric, "NUMPY_LEAF", 4)
 
 
 def rows(*shape, seed=0):
@@ -84,3 +85,17 @@ def test_the_inverse_by_a_loop_is_the_inverse(size, monkeypatch):
         ops.convert_to_tensor(matrix), autodiff.cholesky, written_out=3
     )
     assert not np.isfinite(numpy(found)).all()
+
+
+@pytest.mark.parametrize("groups", [(), (3,)])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_inverse_by_numpy_is_the_inverse(size, groups):
+    x = rows(*groups, size + 5, size)
+    matrix = np.swapaxes(x, -1, -2) @ x / size + 0.1 * np.eye(size, dtype="f4")
+    found = symmetric.inverse_by_numpy(matrix)
+    assert found.dtype == matrix.dtype
+    np.testing.assert_array_equal(found, np.swapaxes(found, -1, -2))
+    exact = np.linalg.inv(matrix.astype("float64"))
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+    matrix[..., -1, -1] = -1.0
+    assert np.isnan(symmetric.inverse_by_numpy(matrix)).all()
