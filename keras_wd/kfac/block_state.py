@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
@@ -40,7 +41,7 @@ class BlockState:
                 [
                     add(
                         packed.rectangle_shape(shape),
-                        "zeros",
+                        _zeros,
                         dtype=dtype,
                         name=f"{name}_{key}",
                     )
@@ -50,13 +51,13 @@ class BlockState:
             self.inverses.append(
                 [
                     add(
-                        shape,
-                        _constant(block, key, part),
+                        part.shape,
+                        _constant(part),
                         dtype=dtype,
                         name=f"{name}_{key}",
                     )
-                    for key, shapes in block.kept_inverses().items()
-                    for part, shape in enumerate(shapes)
+                    for key in block.kept_inverses()
+                    for part in _initial(block, key)
                 ]
             )
         count = (len(self.blocks),)
@@ -151,11 +152,19 @@ class BlockState:
         )
 
 
-def _constant(block, key, part):
+def _zeros(shape, dtype=None):
+    # JAX would compile a program for every shape.
+    return ops.convert_to_tensor(np.zeros(shape, dtype))
+
+
+def _constant(value):
     def initializer(shape, dtype=None):
-        value = block.initial(key)
-        if block.inverses_are_symmetric:
-            value = packed.split(value)[part]
         return ops.convert_to_tensor(value, dtype=dtype)
 
     return initializer
+
+
+def _initial(block, key):
+    """The first value of an inverse, in the parts it is kept in."""
+    value = block.initial(key)
+    return packed.split(value) if block.inverses_are_symmetric else [value]

@@ -198,7 +198,7 @@ class KroneckerBlock(MatrixBlock):
         shape = self.inverses()[name]
         if len(shape) == 1 + self.packing.group_axes:
             return np.ones(shape)
-        return np.broadcast_to(np.eye(shape[-1]), shape)
+        return np.broadcast_to(np.eye(shape[-1], dtype="float32"), shape)
 
     def dampings(self, means, damping, relative) -> tuple:
         """What is added to the diagonals of A and S.
@@ -302,9 +302,10 @@ class ScaleShiftBlock(Block):
         if len(flat) == 1:
             products = [entries[0] * flat[0]]
         else:
+            scale, shift, beside = ops.unstack(entries)
             products = [
-                entries[0] * flat[0] + entries[2] * flat[1],
-                entries[2] * flat[0] + entries[1] * flat[1],
+                scale * flat[0] + beside * flat[1],
+                beside * flat[0] + shift * flat[1],
             ]
         return [ops.reshape(product, self.shape) for product in products]
 

@@ -65,7 +65,7 @@ class EigenBlock(MatrixBlock):
         shape = self.inverses()[name]
         if name == "second_moments":
             return np.ones(shape)
-        return np.broadcast_to(np.eye(shape[-1]), shape)
+        return np.broadcast_to(np.eye(shape[-1], dtype="float32"), shape)
 
     def bases(self, inverses: Sequence) -> tuple:
         """U and V, None for a diagonal factor."""

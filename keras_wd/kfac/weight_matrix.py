@@ -91,7 +91,7 @@ class Packing:
 
     def unpack(self, matrix) -> list:
         """The inverse of `pack`: the kernel, and the bias if there is one."""
-        kernel = matrix[..., : self.inputs, :]
+        kernel = matrix if self.bias is None else matrix[..., : self.inputs, :]
         kernel = ops.reshape(kernel, [self.split[axis] for axis in self.axes])
         if self.axes != tuple(range(len(self.axes))):
             order = [self.axes.index(axis) for axis in range(len(self.axes))]

@@ -48,9 +48,9 @@ def rectangle(matrix):
     Full Packed Format for Cholesky's Algorithm".
     """
     first, last, even = _halves(matrix.shape[-1])
-    a = ops.pad(matrix[:first, :first], ((even, 0), (0, 0)))
-    b = ops.pad(matrix[first:, first:], ((0, 1), (1 - even, 0)))
-    triangles = ops.where(_lower(last + 1, first, even), a, b)
+    a, b = ops.tril(matrix[:first, :first]), ops.triu(matrix[first:, first:])
+    triangles = ops.pad(a, ((even, 0), (0, 0)))
+    triangles = triangles + ops.pad(b, ((0, 1), (1 - even, 0)))
     return ops.concatenate([matrix[first:, :first], triangles], axis=0)
 
 
@@ -66,8 +66,8 @@ def from_rectangle(packed, xp=ops):
     even = int(first == last)
     c, triangles = packed[:last], packed[last:]
     a, b = triangles[even:], triangles[:last, 1 - even :]
-    a = xp.where(_lower(first, first, 0, xp), a, xp.transpose(a))
-    b = xp.where(_lower(last, last, 0, xp), xp.transpose(b), b)
+    a = xp.where(_lower(first, xp), a, xp.transpose(a))
+    b = xp.where(_lower(last, xp), xp.transpose(b), b)
     above = xp.concatenate([a, xp.transpose(c)], axis=1)
     below = xp.concatenate([c, b], axis=1)
     return xp.concatenate([above, below], axis=0)
@@ -78,9 +78,9 @@ def _halves(rows):
     return rows - rows // 2, rows // 2, 1 - rows % 2
 
 
-def _lower(rows, columns, above, xp=ops):
-    """Which entries are on or below a diagonal that starts further down."""
-    return xp.arange(rows)[:, None] - above >= xp.arange(columns)
+def _lower(rows, xp):
+    """Which entries are on or below the diagonal."""
+    return xp.arange(rows)[:, None] >= xp.arange(rows)
 
 
 def split_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
