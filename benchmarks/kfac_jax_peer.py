@@ -1,6 +1,6 @@
 """kfac-jax's side of `kfac_step.py`; runs in an environment of its own.
 
-    python benchmarks/kfac_jax_peer.py NETWORK CURVATURE_PERIOD INVERSE_PERIOD
+    python benchmarks/kfac_jax_peer.py NETWORK CURVATURE INVERSES BATCH_SIZE
 
 Needs kfac-jax 0.0.8 and jax < 0.7. Reads a number of steps per line and
 answers with the seconds they took.
@@ -52,7 +52,7 @@ def loss(parameters, batch):
 
 
 def main():
-    name, curvature, inverse = sys.argv[1], *map(int, sys.argv[2:])
+    name, curvature, inverse, size = sys.argv[1], *map(int, sys.argv[2:])
     optimizer = kfac_jax.Optimizer(
         value_and_grad_func=jax.value_and_grad(loss),
         l2_reg=0.0,
@@ -66,7 +66,7 @@ def main():
         num_burnin_steps=0,
         multi_device=False,
     )
-    batch = tuple(map(jnp.array, kfac_networks.batch(name)))
+    batch = tuple(map(jnp.array, kfac_networks.batch(name, size)))
     key = jax.random.PRNGKey(0)
     parameters = initial(name)
     state = optimizer.init(parameters, key, batch)

@@ -15,9 +15,12 @@ MOMENTUM = 0.9
 EMA = 0.95
 
 
-def batch(name: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def batch(
+    name: str, size: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """One batch of noise: the time does not depend on what is learnt."""
-    size, shape, _ = NETWORKS[name]
+    own, shape, _ = NETWORKS[name]
+    size = own if size is None else size
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(size, *shape)).astype("float32")
     return x, rng.integers(0, CLASSES, size).astype("int32")

@@ -1,7 +1,7 @@
 """The time of a K-FAC step, beside kfac-jax's and plain SGD's.
 
     python -m benchmarks kfac_step --peer PYTHON [--network mlp-1024]
-        [--curvature 1] [--inverses 10] [--cycles 9]
+        [--batch-size 512] [--curvature 1] [--inverses 10] [--cycles 9]
 
 PYTHON is an interpreter with kfac-jax 0.0.8 and jax < 0.7; without it only
 SGD is compared. Every side trains the same network on one batch, compiled, in
@@ -56,7 +56,9 @@ def ours(name, arguments, jit_compile):
         kl_clip=None,
     )
     model = network(name, optimizer, jit_compile)
-    x, y = map(ops.convert_to_tensor, kfac_networks.batch(name))
+    x, y = map(
+        ops.convert_to_tensor, kfac_networks.batch(name, arguments.batch_size)
+    )
     optimizer.update_curvature(model, x)
 
     def cycle():
@@ -75,7 +77,9 @@ def sgd(name, arguments, jit_compile):
         kfac_networks.LEARNING_RATE, momentum=kfac_networks.MOMENTUM
     )
     model = network(name, optimizer, jit_compile)
-    x, y = map(ops.convert_to_tensor, kfac_networks.batch(name))
+    x, y = map(
+        ops.convert_to_tensor, kfac_networks.batch(name, arguments.batch_size)
+    )
 
     def cycle():
         for _ in range(arguments.inverses):
@@ -92,6 +96,7 @@ def peer(name, arguments):
             name,
             str(arguments.curvature),
             str(arguments.inverses),
+            str(arguments.batch_size),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -113,11 +118,14 @@ def main():
     parser.add_argument(
         "--network", default="mlp-1024", choices=kfac_networks.NETWORKS
     )
+    parser.add_argument("--batch-size", type=int)
     parser.add_argument("--curvature", type=int, default=1)
     parser.add_argument("--inverses", type=int, default=10)
     parser.add_argument("--cycles", type=int, default=9)
     parser.add_argument("--no-jit", action="store_true")
     arguments = parser.parse_args()
+    if arguments.batch_size is None:
+        arguments.batch_size = kfac_networks.NETWORKS[arguments.network][0]
     jit_compile = not arguments.no_jit
     sides = {
         "keras_wd": ours(arguments.network, arguments, jit_compile),
@@ -127,8 +135,9 @@ def main():
         sides["kfac-jax"] = peer(arguments.network, arguments)
     seconds = alternate(sides, rounds=arguments.cycles, warmup=2)
     print(
-        f"{arguments.network} on {keras.backend.backend()}, curvature every "
-        f"{arguments.curvature}, inverses every {arguments.inverses}"
+        f"{arguments.network} on {keras.backend.backend()}, batches of "
+        f"{arguments.batch_size}, curvature every {arguments.curvature}, "
+        f"inverses every {arguments.inverses}"
     )
     by_sgd = ratios(seconds, "sgd")
     by_peer = ratios(seconds, "kfac-jax") if arguments.peer else {}

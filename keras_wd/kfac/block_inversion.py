@@ -22,8 +22,9 @@ from keras_wd.ops import symmetric
 def most_by_numpy(held: Sequence) -> float:
     """Multiplications of the largest inverse that NumPy finds, on the host.
 
-    On a single CPU it finds all, as fast as a program or faster. Elsewhere up
-    to 256 rows: making a program takes a thousand times longer than running it.
+    Where a CPU computes it finds all, as fast as a program or faster. Elsewhere
+    up to 256 rows: making a program takes a thousand times longer than running
+    it. On several devices of a CPU, each inverts its part by programs.
 
     Args:
         held: see `keras_wd.backend.devices.holding`.
@@ -127,7 +128,8 @@ class BlockInversion:
             factors, inverses = (
                 [*map(ops.convert_to_numpy, own)] for own in (factors, inverses)
             )
-            inverses, usable = _renewal(block, np)(factors, inverses, first)
+            with np.errstate(all="ignore"):
+                inverses, usable = _renewal(block, np)(factors, inverses, first)
         else:
             inverses, usable = self._run(
                 _shape_of(block),

@@ -40,19 +40,20 @@ class BlockState:
             self.factors.append(
                 [
                     add(
-                        packed.rectangle_shape(shape),
-                        _zeros,
+                        shape,
+                        _Value(np.zeros(shape, "float32")),
                         dtype=dtype,
                         name=f"{name}_{key}",
                     )
-                    for key, shape in block.factors().items()
+                    for key, whole in block.factors().items()
+                    for shape in [packed.rectangle_shape(whole)]
                 ]
             )
             self.inverses.append(
                 [
                     add(
                         part.shape,
-                        _constant(part),
+                        _Value(part),
                         dtype=dtype,
                         name=f"{name}_{key}",
                     )
@@ -152,16 +153,17 @@ class BlockState:
         )
 
 
-def _zeros(shape, dtype=None):
-    # JAX would compile a program for every shape.
-    return ops.convert_to_tensor(np.zeros(shape, dtype))
+class _Value(keras.initializers.Initializer):
+    """An array as it is: JAX would compile zeros for every shape.
 
+    A function is no initializer where Keras divides a variable over devices.
+    """
 
-def _constant(value):
-    def initializer(shape, dtype=None):
-        return ops.convert_to_tensor(value, dtype=dtype)
+    def __init__(self, value: np.ndarray):
+        self._value = value
 
-    return initializer
+    def __call__(self, shape, dtype=None):
+        return ops.convert_to_tensor(self._value, dtype=dtype)
 
 
 def _initial(block, key):

@@ -233,7 +233,8 @@ class Curvature:
         if self._inversion is None or self._inversion[0] != jit_compile:
             self._inversion = (jit_compile, Inversion(self.state, jit_compile))
         program = self._inversion[1]
-        with self.seconds.of("inverses", program):
+        compiled = program if program.compiles else None
+        with self.seconds.of("inverses", compiled):
             program(damping)
 
     def precondition(self, gradients: dict, damping) -> dict:

@@ -1,5 +1,6 @@
 """Damped inverses of the running averages, made between the steps."""
 
+import functools
 import queue
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
+import threadpoolctl
 from keras import ops
 
 from keras_wd.backend import autodiff
@@ -44,6 +46,9 @@ class Inversion:
         self._invert = BlockInversion(
             state, jit_compile, block_inversion.most_by_numpy(self._held)
         )
+        costs = map(self._invert.cost, range(len(state.blocks)))
+        # Whether there is a program, whose first run takes longer.
+        self.compiles = any(costs)
 
     def __call__(self, damping: float) -> np.ndarray:
         """Invert; returns which blocks have a new inverse."""
@@ -77,7 +82,10 @@ class Inversion:
         held = self._held
         costs = {int(index): self._invert.cost(index) for index in wanted}
         large = [index for index in costs if costs[index]]
-        if len(held) == 1 or not large:
+        if not large:
+            yield from _on_host([*costs], held[0], invert)
+            return
+        if len(held) == 1:
             for index in costs:
                 yield index, invert(index, held[0])
             return
@@ -93,6 +101,24 @@ class Inversion:
         }
         small = [index for index in costs if not costs[index]]
         yield from _on_each(work, small, invert)
+
+
+def _on_host(blocks: Sequence[int], device, invert: Callable) -> Iterator:
+    """As many at a time as NumPy may have threads, each by one of them.
+
+    Threads of one product wait for each other, which takes many times the
+    product where another program has the core of one.
+    """
+    blas = _blas()
+    count = max((one.num_threads for one in blas.lib_controllers), default=1)
+    with blas.limit(limits=1), futures.ThreadPoolExecutor(count) as pool:
+        found = pool.map(lambda index: invert(index, device), blocks)
+        yield from zip(blocks, found, strict=True)
+
+
+@functools.cache
+def _blas():
+    return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
 def _on_each(work: dict, small: Sequence[int], invert: Callable) -> Iterator:

@@ -13,6 +13,7 @@ eigenvectors the one nearest to `E[vec(G) vec(G)^T]` in the Frobenius norm,
 which `A (x) S`, the one with `M = a s^T` of their eigenvalues, is too.
 """
 
+import numpy as np
 from keras import ops
 
 
@@ -31,7 +32,10 @@ def eigenbasis(factor, xp=ops):
     finite = xp.all(xp.isfinite(factor))
     eye = xp.eye(factor.shape[-1], dtype=factor.dtype)
     # Some decompositions raise an error for a NaN.
-    values, vectors = xp.linalg.eigh(xp.where(finite, factor, eye))
+    try:
+        values, vectors = xp.linalg.eigh(xp.where(finite, factor, eye))
+    except np.linalg.LinAlgError:  # NumPy's, where it does not converge
+        return eye, xp.zeros_like(eye[0]), False
     usable = xp.logical_and(finite, xp.all(xp.isfinite(vectors)))
     usable = xp.logical_and(usable, xp.all(xp.isfinite(values)))
     return vectors, xp.maximum(values, 0.0), usable

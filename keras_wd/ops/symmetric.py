@@ -141,7 +141,7 @@ def inverse_by_loop(matrix, cholesky: Callable, size=None):
 def inverse_by_numpy(matrix: np.ndarray) -> np.ndarray:
     """The inverse of a symmetric positive definite array, (..., n, n).
 
-    The same as `inverse`, in place; NaN throughout where some matrix is not
+    The same as `inverse`, of floats; NaN throughout where some matrix is not
     positive definite.
 
     >>> import numpy as np

@@ -156,7 +156,8 @@ class CurvatureOptimizer(SavesState, keras.optimizers.Optimizer):
 
         Args:
             jit_compile: compile with XLA on TensorFlow too, which takes long
-                and gains nothing on CPU and GPU. JAX always compiles.
+                and gains nothing on a GPU. JAX always compiles; where one CPU
+                computes, NumPy inverts and nothing is compiled.
         """
         if self._curvature.state is None:
             raise ValueError(NO_CURVATURE)

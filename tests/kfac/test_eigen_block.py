@@ -168,3 +168,22 @@ def test_numpy_and_a_program_find_the_same_curvature(monkeypatch):
         products.append([*curvature.times(tensors).values()])
     for one, other in zip(*products, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_basis_stays_where_a_decomposition_does_not_converge(monkeypatch):
+    model = mlp(3, inputs=4)
+    optimizer = KFAC(seed=0, eigenbasis=True)
+    model.compile(optimizer, "mse", jit_compile=False)
+    optimizer.update_curvature(model, array(1, 8, 4))
+    before = [value(v) for v in optimizer._curvature.state.inverses[0]]
+
+    def raise_error(matrix):
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    monkeypatch.setattr(np.linalg, "eigh", raise_error)
+    optimizer.update_inverses()
+    for one, other in zip(
+        before, optimizer._curvature.state.inverses[0], strict=True
+    ):
+        np.testing.assert_array_equal(one, value(other))
+    assert optimizer.diagnostics(products=False)["inverse_failures"] == 1.0

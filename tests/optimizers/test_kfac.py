@@ -1,5 +1,7 @@
 """The K-FAC optimizer: its step, its refusals, its state."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import ops
 
 from keras_wd import decays
 from keras_wd import where
+from keras_wd.backend import devices
 from keras_wd.kfac import allocation
 from keras_wd.kfac import block_inversion
 from keras_wd.optimizers.kfac import KFAC
@@ -279,6 +282,15 @@ def test_hopeless_factor_keeps_the_last_inverse_and_is_counted():
     optimizer.update_inverses()
     np.testing.assert_array_equal(value(state.inverses[0][0]), before)
     assert optimizer.diagnostics()["inverse_failures"] == 1.0
+
+
+def test_numpy_inverts_all_where_one_cpu_computes(monkeypatch):
+    most = block_inversion.most_by_numpy
+    monkeypatch.setattr(devices, "available", lambda: ("cpu", 1))
+    assert most([None]) == math.inf
+    assert most(["first", "second"]) < math.inf
+    monkeypatch.setattr(devices, "available", lambda: ("gpu", 1))
+    assert most([None]) < math.inf
 
 
 @pytest.mark.parametrize("most_by_numpy", [0, 8**3, 9**3])
