@@ -2,8 +2,9 @@
 
     python -m benchmarks kfac_inverses [--networks mlp ResNet50] [--turns 3]
 
-A device is one thread of the CPU here, so that two of them have two cores, and
-inverts by compiled programs, as a GPU does. For each network: a process with
+On TensorFlow, where a device can be one thread of the CPU, so that two of them
+have two cores; a CPU device of JAX takes all cores. They invert by programs, as
+a GPU does. For each network: a process with
 one device and one with two, in turn, and the median of several inversions in
 each; the first, which compiles, does not count. Prints the medians over the
 turns, their ratio, and the least ratio that the largest block allows, as one
@@ -21,7 +22,7 @@ import time
 SINGLE = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_NUM_INTRAOP_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "KERAS_BACKEND": "tensorflow",
 }
 NETWORKS = ("mlp", "ResNet50")
 SHAPE = (64, 64, 3)

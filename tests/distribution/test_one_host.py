@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_wd.kfac import block_inversion
 from tests.distribution import cases
 from tests.distribution.processes import chosen
 from tests.distribution.processes import finish
@@ -48,9 +49,11 @@ def test_clipping_and_loss_scale_are_of_the_whole_batch(folder):
 @pytest.mark.parametrize("layout", sorted({layout for layout, _ in LAYOUTS}))
 @pytest.mark.parametrize("kind", ["kronecker", "eigen"])
 def test_a_block_is_inverted_by_one_device_for_all(
-    kind, layout, folder, report
+    kind, layout, folder, report, monkeypatch
 ):
     found = np.load(folder / f"{layout}-{kind}.npz")
+    # NumPy's eigenvectors may point the other way.
+    monkeypatch.setattr(block_inversion, "most_by_numpy", lambda held: 0)
     for key, expected in cases.inverted(kind == "eigen").items():
         np.testing.assert_allclose(
             found[key], expected, rtol=1e-4, atol=1e-5, err_msg=key
