@@ -190,7 +190,7 @@ def _within_latency(plan, budget, x, batch_size):
         raise ValueError(
             "`latency` must be what the layers that can shrink allow. "
             f"Received: latency={budget}, which was not reached when all "
-            "units that can be removed were. A larger `max_ratio` allows more."
+            f"units that can be removed were.{plan.advice}"
         )
     for _ in range(_MEASUREMENTS):
         middle = (low + high) // 2

@@ -74,6 +74,7 @@ class Plan:
             ]
         )
         self._round_to = round_to
+        self._max_ratio = max_ratio
         # What one number says how many there are keeps as many.
         self._alike = [[made] for made in self.analysis.made]
         for layer, start in zip(self.followed, self._starts[1:], strict=True):
@@ -109,6 +110,16 @@ class Plan:
                 "`latency`, not for `multiply_adds`."
             )
 
+    @property
+    def advice(self) -> str:
+        """Which arguments let more be removed, as the end of a message."""
+        arguments = []
+        if self._max_ratio < 1:
+            arguments.append("larger `max_ratio`")
+        if self._round_to > 1:
+            arguments.append("smaller `round_to`")
+        return f" A {' or a '.join(arguments)} allows more." * bool(arguments)
+
     def _kept(self, free, max_ratio):
         """By label that stands for a class, whether a layer needs it.
 
@@ -119,7 +130,8 @@ class Plan:
         for made in itertools.chain(*self._alike):
             roots = self._roots[made]
             may_go = free[roots]
-            wanted = may_go.sum() - int(max_ratio * len(made))
+            # 0.29 * 100 is a little less than 29.
+            wanted = may_go.sum() - int(max_ratio * len(made) + 1e-9)
             roots = roots[may_go & (self._scores[roots] > -np.inf)]
             order = np.argsort(-self._scores[roots], kind="stable")
             kept[roots[order[: max(wanted, 0)]]] = True
@@ -241,8 +253,7 @@ def count_within(plan: Plan, budget: float, done: float = 1.0) -> int:
         raise ValueError(
             "`multiply_adds` must be what the layers that can shrink allow. "
             f"Received: multiply_adds={budget}, but {least:,} of {whole:,} "
-            "remain when all units that can be removed are. A larger "
-            "`max_ratio` allows more."
+            f"remain when all units that can be removed are.{plan.advice}"
         )
     while low < high:
         middle = (low + high) // 2

@@ -115,18 +115,19 @@ class _Builder:
             pairs = zip(old.variables, new.variables, edit.values, strict=True)
             for source, target, values in pairs:
                 target.assign(values)
-                target.trainable = source.trainable
-                target.regularizer = source.regularizer
-                target.constraint = source.constraint
+                take_settings(target, source)
         elif edit.arrays:
             for name, values in edit.arrays.items():
-                operator.attrgetter(name)(new).assign(values)
+                target = operator.attrgetter(name)(new)
+                target.assign(values)
+                take_settings(target, _attribute(old, name))
         elif isinstance(old, layers.Layer):
             pairs = zip(old.variables, new.variables, strict=True)
             for source, target in pairs:
                 # A copy: models that share an array cannot both be compiled
                 # with donated arguments.
                 target.assign(np.array(source))
+                take_settings(target, source)
 
     def _operation(self, node, scope):
         """The new layer or operation of a call."""
@@ -176,3 +177,23 @@ def _kind_of(model):
     general = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     fits = list(wanted) == list(found) or general <= kinds
     return kind if fits and not own else plain
+
+
+def take_settings(target: keras.Variable, source: keras.Variable | None):
+    """Train, regularize and constrain a variable as another one is.
+
+    Args:
+        target: gets the settings.
+        source: None for a variable that was not there before.
+    """
+    if source is not None:
+        target.trainable = source.trainable
+        target.regularizer = source.regularizer
+        target.constraint = source.constraint
+
+
+def _attribute(layer, path):
+    """What stands there, or None."""
+    for name in path.split("."):
+        layer = getattr(layer, name, None)
+    return layer

@@ -25,6 +25,7 @@ from keras_wd.graph.configurations import constructor_arguments
 from keras_wd.graph.configurations import said_by
 from keras_wd.graph.configurations import with_its_objects
 from keras_wd.graph.copies import Copier
+from keras_wd.graph.rebuild import take_settings
 from keras_wd.graph.structure import functional_of
 from keras_wd.graph.structure import nodes_of
 from keras_wd.graph.structure import read
@@ -81,7 +82,7 @@ def in_its_class(
         return other
     try:
         verify.verify(masked, made, read(masked), x)
-    except ValueError:
+    except Exception:  # also where it lacks what was set after its making
         return other
     return made
 
@@ -94,10 +95,10 @@ def _of_its_class(model, smaller):
     try:
         config = model.get_config()
         sizes = _sizes(model, smaller)
+        named = _named(model, smaller)
     except Exception:  # whatever it raises; then it stays a Functional model
         return None
     numbers = dict(_numbers(config))
-    named = _named(model, smaller)
     likely = {
         place: named[place[-1], value]
         for place, value in numbers.items()
@@ -196,9 +197,27 @@ def _take_over(made, model, smaller):
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             raise ValueError(f"{old.path} has another shape or dtype")
         new.assign(old)
-        new.trainable = old.trainable
-        new.regularizer = old.regularizer
-        new.constraint = old.constraint
+        take_settings(new, old)
+    for old, new in zip(parts, others, strict=True):
+        if _settings(old) != _settings(new):
+            raise ValueError(f"{old.name} was changed after it was made")
+
+
+def _settings(layer):
+    """What is no size and no name: rates, flags, dtypes."""
+    try:
+        config = layer.get_config()
+    except Exception:  # a layer that cannot say
+        config = {}
+    said = {
+        name: value
+        for name, value in config.items()
+        if name != "name" and isinstance(value, (bool, float, str))
+    }
+    regularizer = keras.saving.serialize_keras_object(
+        layer.activity_regularizer
+    )
+    return said, layer.dtype_policy.name, regularizer
 
 
 def _mend_layers(model):

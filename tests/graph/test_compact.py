@@ -505,3 +505,17 @@ def test_a_compacted_model_is_saved_and_loaded(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "small.keras")
     assert size(loaded, "inner") == 4
     assert_same_outputs(smaller, loaded, examples(model))
+
+
+def test_what_was_set_on_variables_stays():
+    model = sequential(layers.Dense(8, "relu", name="a"), layers.Dense(2))
+    layer = model.get_layer("a")
+    zero_columns(layer, [0, 1, 2], 0.5)
+    layer.kernel.regularizer = keras.regularizers.L2(0.1)
+    layer.kernel.constraint = keras.constraints.NonNeg()
+    layer.bias.trainable = False
+    smaller = graph.compact(model).get_layer("a")
+    assert smaller.units == 5
+    assert smaller.kernel.regularizer is layer.kernel.regularizer
+    assert smaller.kernel.constraint is layer.kernel.constraint
+    assert not smaller.bias.trainable

@@ -279,8 +279,10 @@ def test_no_layer_loses_nearly_all_of_its_units():
     assert left(ratio=0.5, max_ratio=0.5) == [1, 19]
     with pytest.raises(ValueError, match="at least `ratio`"):
         graph.prune(model, ratio=0.5, max_ratio=0.4)
-    with pytest.raises(ValueError, match="A larger `max_ratio` allows more"):
+    with pytest.raises(ValueError, match="A larger `max_ratio` or a smaller"):
         graph.prune(model, multiply_adds=0.1, max_ratio=0.2)
+    with pytest.raises(ValueError, match="are. A smaller `round_to` allows"):
+        graph.prune(model, multiply_adds=0.01, max_ratio=1, round_to=8)
 
 
 def test_a_nested_model_of_sequences_of_any_length_is_pruned():
@@ -293,3 +295,11 @@ def test_a_nested_model_of_sequences_of_any_length_is_pruned():
     assert smaller.input_shape == (None, None)
     assert smaller.count_params() < model.count_params()
     assert smaller(np.ones((2, 7), "int32")).shape == (2, 3)
+
+
+def test_a_share_is_not_rounded_twice():
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(100, "relu"), layers.Dense(2)]
+    )
+    smaller = graph.prune(model, ratio=0.29, max_ratio=0.29, round_to=1)
+    assert smaller.layers[0].units == 71

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_wd import graph
 from keras_wd.__main__ import main
+from keras_wd.graph import saving
 from keras_wd.graph.configurations import changes
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.eager]
@@ -160,6 +161,32 @@ def test_a_model_keeps_a_class_that_can_be_so_small(tmp_path):
     saved = report.before.file_bytes - report.after.file_bytes
     parameters = report.before.parameters - report.after.parameters
     assert abs(saved - 4 * parameters) < 100
+
+
+def test_a_class_goes_where_it_would_lose_what_was_set_later():
+    model = backbone(Raises, Raises, 3, 3)
+
+    def dropout(model):
+        return next(x for x in model.layers if isinstance(x, layers.Dropout))
+
+    dropout(model).rate = 0.6
+    smaller = graph.compact(model)
+    assert smaller.get_layer("one").width == 5
+    assert type(smaller) is not Backbone
+    assert dropout(smaller).rate == 0.6
+
+
+def test_a_class_that_cannot_compute_is_no_error(monkeypatch):
+    def call(self, inputs):
+        raise RuntimeError("no table")
+
+    model = backbone(Raises, Raises, 3, 3)
+    monkeypatch.setattr(
+        saving, "_take_over", lambda made, *_: setattr(made, "call", call)
+    )
+    smaller = graph.compact(model)
+    assert type(smaller) is not Backbone
+    same(smaller, model)
 
 
 def penalty(weights):
