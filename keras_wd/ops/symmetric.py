@@ -145,8 +145,8 @@ def inverse_by_numpy(matrix: np.ndarray) -> np.ndarray:
     positive definite.
 
     >>> import numpy as np
-    >>> inverse_by_numpy(np.diag([2.0, 4.0])).tolist()
-    [[0.5, 0.0], [0.0, 0.25]]
+    >>> inverse_by_numpy(np.array([[2.0, 1.0], [1.0, 2.0]])).round(3).tolist()
+    [[0.667, -0.333], [-0.333, 0.667]]
     """
     root, inverse = np.zeros_like(matrix), np.empty_like(matrix)
     try:
