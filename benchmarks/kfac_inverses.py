@@ -4,11 +4,10 @@
 
 On TensorFlow, where a device can be one thread of the CPU, so that two of them
 have two cores; a CPU device of JAX takes all cores. They invert by programs, as
-a GPU does. For each network: a process with
-one device and one with two, in turn, and the median of several inversions in
-each; the first, which compiles, does not count. Prints the medians over the
-turns, their ratio, and the least ratio that the largest block allows, as one
-block is on one device.
+a GPU does. For each network: a process with one device and one with two, in
+turn, and the median of several inversions in each; the first, which compiles,
+does not count. Prints the medians over the turns, their ratio, and the least
+ratio that the largest block allows, as one block is on one device.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from keras_wd.graph.importance import Importance
 from keras_wd.graph.pruning import check_importance
 from keras_wd.graph.pruning import check_max_ratio
 from keras_wd.graph.pruning_plan import Plan
+from keras_wd.graph.pruning_plan import check_budget
 from keras_wd.graph.pruning_plan import count_within
 
 
@@ -155,7 +156,7 @@ class GradualPruning(keras.callbacks.Callback):
         plan = self._plan(model)
         plan.check()
         if self.multiply_adds is not None:
-            count_within(plan, self.multiply_adds)  # It may be too few.
+            check_budget(plan, self.multiply_adds)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Count from here; of a resumed run, mask what was masked."""
@@ -217,6 +218,7 @@ class GradualPruning(keras.callbacks.Callback):
             wanted = round(self.ratio_at(batches) * len(plan.order))
         else:
             done = self._done_at(batches)
+            # All, where units that have become important put it out of reach.
             wanted = count_within(plan, self.multiply_adds, done)
         # Never fewer than before, also under a new optimizer.
         self._wanted = max(self._wanted, wanted)

@@ -11,6 +11,7 @@ from keras_wd.graph.importance import Importance
 from keras_wd.graph.litert import check_litert
 from keras_wd.graph.pruning_plan import MAX_RATIO
 from keras_wd.graph.pruning_plan import Plan
+from keras_wd.graph.pruning_plan import check_budget
 from keras_wd.graph.pruning_plan import count_within
 from keras_wd.graph.rebuild import rebuild
 from keras_wd.graph.saving import savable
@@ -124,6 +125,7 @@ def prune(
     if name == "ratio":
         removed = plan.lowest(round(budget * len(plan.order)))
     elif name == "multiply_adds":
+        check_budget(plan, budget)
         removed = plan.lowest(count_within(plan, budget))
     else:
         removed = _within_latency(plan, budget, x, batch_size)

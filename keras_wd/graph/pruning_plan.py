@@ -118,7 +118,9 @@ class Plan:
             arguments.append("larger `max_ratio`")
         if self._round_to > 1:
             arguments.append("smaller `round_to`")
-        return f" A {' or a '.join(arguments)} allows more." * bool(arguments)
+        if not arguments:
+            return ""
+        return f" A {' or a '.join(arguments)} allows more."
 
     def _kept(self, free, max_ratio):
         """By label that stands for a class, whether a layer needs it.
@@ -127,11 +129,13 @@ class Plan:
         that do not stay anyway.
         """
         kept = np.zeros(len(self._roots), dtype=bool)
-        for made in itertools.chain(*self._alike):
+        # What a small layer keeps, a larger one that shares it has as well.
+        for made in sorted(itertools.chain(*self._alike), key=len):
             roots = self._roots[made]
-            may_go = free[roots]
+            may_go = free[roots] & ~kept[roots]
             # 0.29 * 100 is a little less than 29.
-            wanted = may_go.sum() - int(max_ratio * len(made) + 1e-9)
+            most = int(max_ratio * len(made) + 1e-9)
+            wanted = may_go.sum() - most
             roots = roots[may_go & (self._scores[roots] > -np.inf)]
             order = np.argsort(-self._scores[roots], kind="stable")
             kept[roots[order[: max(wanted, 0)]]] = True
@@ -222,43 +226,55 @@ class Plan:
         return without_dead_units(self.masked(removed))
 
 
+def check_budget(plan: Plan, budget: float) -> None:
+    """Raise a ValueError unless so few multiply-adds can remain.
+
+    Args:
+        plan: in which order classes go.
+        budget: what may remain, as a share of the model's if it is at most 1.
+    """
+    whole, target = _whole_and_target(plan, budget)
+    least = _estimate(plan, plan.lowest(plan.most))
+    if least > target:
+        raise ValueError(
+            "`multiply_adds` must be what the layers that can shrink allow. "
+            f"Received: multiply_adds={budget}, but {least:,} of {whole:,} "
+            f"remain when all units that can be removed are.{plan.advice}"
+        )
+
+
 def count_within(plan: Plan, budget: float, done: float = 1.0) -> int:
-    """How many classes go until few enough multiply-adds remain.
+    """How many classes go until few enough multiply-adds remain, or all.
 
     Args:
         plan: in which order they go.
-        budget: what may remain, as a share of the model's if it is at most 1.
+        budget: see `check_budget`.
         done: the share of the way there, in [0, 1].
 
     Raises:
-        ValueError: if the model has no fixed number of them, or too many
-            remain when all classes that can go do.
+        ValueError: if the model has no fixed number of them.
     """
+    whole, target = _whole_and_target(plan, budget)
+    target = whole - done * (whole - target)
+    low, high = 0, plan.most
+    while low < high:
+        middle = (low + high) // 2
+        if _estimate(plan, plan.lowest(middle)) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _whole_and_target(plan, budget):
+    """The multiply-adds of the model, and those that may remain."""
     whole = count_of_multiply_adds(plan.graph)
     if whole is None:
         raise ValueError(
             "`multiply_adds` must be of a model whose inputs have fixed "
             "sizes. Received: one that has not; give `ratio` instead."
         )
-    target = budget * whole if budget <= 1 else budget
-    target = whole - done * (whole - target)
-    low, high = 0, plan.most
-
-    def enough(count):
-        left = _estimate(plan, plan.lowest(count))
-        return left <= target
-
-    if not enough(high):
-        least = _estimate(plan, plan.lowest(high))
-        raise ValueError(
-            "`multiply_adds` must be what the layers that can shrink allow. "
-            f"Received: multiply_adds={budget}, but {least:,} of {whole:,} "
-            f"remain when all units that can be removed are.{plan.advice}"
-        )
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return low
+    return whole, budget * whole if budget <= 1 else budget
 
 
 def _estimate(plan, removed):

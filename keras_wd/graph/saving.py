@@ -198,13 +198,24 @@ def _take_over(made, model, smaller):
             raise ValueError(f"{old.path} has another shape or dtype")
         new.assign(old)
         take_settings(new, old)
-    for old, new in zip(parts, others, strict=True):
-        if _settings(old) != _settings(new):
+    # A layer of Keras is in the smaller model with all that was set; inside of
+    # others, sizes differ from what they were.
+    pairs = [
+        (old, new, (bool, float, str))
+        for old, new in zip(parts, others, strict=True)
+    ]
+    pairs += [
+        (smaller.get_layer(name), new, object)
+        for name, new in named
+        if type(new).__module__.startswith("keras.")
+    ]
+    for old, new, kinds in pairs:
+        if _settings(old, kinds) != _settings(new, kinds):
             raise ValueError(f"{old.name} was changed after it was made")
 
 
-def _settings(layer):
-    """What is no size and no name: rates, flags, dtypes."""
+def _settings(layer, kinds):
+    """What of these kinds a layer is made from, but for its name."""
     try:
         config = layer.get_config()
     except Exception:  # a layer that cannot say
@@ -212,7 +223,7 @@ def _settings(layer):
     said = {
         name: value
         for name, value in config.items()
-        if name != "name" and isinstance(value, (bool, float, str))
+        if name != "name" and isinstance(value, kinds)
     }
     regularizer = keras.saving.serialize_keras_object(
         layer.activity_regularizer

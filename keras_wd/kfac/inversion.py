@@ -1,9 +1,11 @@
 """Damped inverses of the running averages, made between the steps."""
 
+import contextlib
 import functools
 import queue
+import threading
 from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Generator
 from collections.abc import Sequence
 from concurrent import futures
 
@@ -64,11 +66,12 @@ class Inversion:
             def invert(index, device, more=damping * factor, part=relative):
                 return self._invert(index, device, more, part, first[index])
 
-            for index, inverses in self._inverted(wanted, invert):
-                if inverses is not None:
-                    with self._scope():
-                        state.assign_inverses(index, inverses)
-                    done[index] = True
+            with contextlib.closing(self._inverted(wanted, invert)) as found:
+                for index, inverses in found:
+                    if inverses is not None:
+                        with self._scope():
+                            state.assign_inverses(index, inverses)
+                        done[index] = True
             if done.all():
                 break
         with self._scope():
@@ -77,7 +80,7 @@ class Inversion:
             state.failures.assign_add((~done).astype("float32"))
         return done
 
-    def _inverted(self, wanted: Sequence[int], invert: Callable) -> Iterator:
+    def _inverted(self, wanted: Sequence[int], invert: Callable) -> Generator:
         """Blocks and what `invert(block, device)` gives, in any order."""
         held = self._held
         costs = {int(index): self._invert.cost(index) for index in wanted}
@@ -103,15 +106,23 @@ class Inversion:
         yield from _on_each(work, small, invert)
 
 
-def _on_host(blocks: Sequence[int], device, invert: Callable) -> Iterator:
+# The number of BLAS's threads is that of the process: who changes it is alone.
+_BLAS_THREADS = threading.Lock()
+
+
+def _on_host(blocks: Sequence[int], device, invert: Callable) -> Generator:
     """As many at a time as NumPy may have threads, each by one of them.
 
     Threads of one product wait for each other, which takes many times the
     product where another program has the core of one.
     """
-    blas = _blas()
-    count = max((one.num_threads for one in blas.lib_controllers), default=1)
-    with blas.limit(limits=1), futures.ThreadPoolExecutor(count) as pool:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_BLAS_THREADS)
+        blas = _blas()
+        counts = [one.num_threads for one in blas.lib_controllers]
+        stack.enter_context(blas.limit(limits=1))
+        pool = futures.ThreadPoolExecutor(max(counts, default=1))
+        stack.enter_context(pool)
         found = pool.map(lambda index: invert(index, device), blocks)
         yield from zip(blocks, found, strict=True)
 
@@ -121,7 +132,7 @@ def _blas():
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
-def _on_each(work: dict, small: Sequence[int], invert: Callable) -> Iterator:
+def _on_each(work: dict, small: Sequence[int], invert: Callable) -> Generator:
     """A thread for every device, as its operations may block; small ones here.
 
     Args:

@@ -11,6 +11,7 @@ from keras_wd import callbacks
 from keras_wd import decays
 from keras_wd import graph
 from keras_wd import optimizers
+from keras_wd.callbacks import gradual_pruning
 
 X = np.random.default_rng(0).normal(size=(24, 5)).astype("float32")
 Y = X[:, :2]
@@ -119,6 +120,17 @@ def test_multiply_adds_fall_by_the_schedule_to_what_is_given():
 def test_multiply_adds_that_are_out_of_reach_are_refused_before_the_fit():
     with pytest.raises(ValueError, match="`multiply_adds` must be what"):
         fit(network(), callbacks.GradualPruning(multiply_adds=0.01))
+
+
+def test_multiply_adds_that_come_out_of_reach_in_the_fit_are_not(monkeypatch):
+    # Which of several layers keep their units depends on the weights.
+    monkeypatch.setattr(gradual_pruning, "check_budget", lambda *_: None)
+    model = network()
+    pruning = callbacks.GradualPruning(
+        steps=4, round_to=1, multiply_adds=0.01, max_ratio=0.5
+    )
+    fit(model, pruning)
+    assert units(graph.compact(model)) == [6, 4, 6]
 
 
 @pytest.mark.parametrize("given", [{}, {"ratio": 0.5, "multiply_adds": 0.5}])

@@ -303,3 +303,28 @@ def test_a_share_is_not_rounded_twice():
     )
     smaller = graph.prune(model, ratio=0.29, max_ratio=0.29, round_to=1)
     assert smaller.layers[0].units == 71
+
+
+def joined(scale):
+    """Eight units, of which two layers make half each and one all."""
+    x = keras.Input((6,))
+    a, b, c = (
+        layers.Dense(n, name=k) for k, n in zip("abc", (4, 4, 8), strict=True)
+    )
+    y = layers.Add()([layers.Concatenate()([a(x), b(x)]), c(x)])
+    head = layers.Dense(3, name="head")
+    model = keras.Model(x, head(layers.ReLU()(y)))
+    kernel = np.array(head.kernel)
+    kernel[:4] *= scale
+    head.kernel.assign(kernel)
+    return model
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+def test_layers_that_share_units_share_what_must_stay(scale):
+    for budget in ({"ratio": 0.5}, {"multiply_adds": 0.5}):
+        smaller = graph.prune(
+            joined(scale), round_to=1, max_ratio=0.5, **budget
+        )
+        units = [smaller.get_layer(name).units for name in "abc"]
+        assert units == [2, 2, 4]

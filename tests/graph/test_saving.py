@@ -163,17 +163,20 @@ def test_a_model_keeps_a_class_that_can_be_so_small(tmp_path):
     assert abs(saved - 4 * parameters) < 100
 
 
-def test_a_class_goes_where_it_would_lose_what_was_set_later():
+@pytest.mark.parametrize(
+    "name, value", [("rate", 0.6), ("noise_shape", (1, 4))]
+)
+def test_a_class_goes_where_it_would_lose_what_was_set_later(name, value):
     model = backbone(Raises, Raises, 3, 3)
 
     def dropout(model):
         return next(x for x in model.layers if isinstance(x, layers.Dropout))
 
-    dropout(model).rate = 0.6
+    setattr(dropout(model), name, value)
     smaller = graph.compact(model)
     assert smaller.get_layer("one").width == 5
     assert type(smaller) is not Backbone
-    assert dropout(smaller).rate == 0.6
+    assert getattr(dropout(smaller), name) == value
 
 
 def test_a_class_that_cannot_compute_is_no_error(monkeypatch):
