@@ -69,7 +69,8 @@ def test_packed_state_steps_and_is_saved_like_a_whole_one(
 def test_variables_that_are_divided_when_they_are_made(monkeypatch):
     """As Keras does where all devices together would take 250 MiB."""
     monkeypatch.setattr(
-        "keras.src.backend.jax.core.should_shard_at_init", lambda *_: True
+        "keras.src.backend.jax.core.should_shard_at_init",
+        lambda layout, shape: len(shape) > 1,
     )
     with keras.distribution.DataParallel(auto_shard_dataset=False).scope():
         model = mlp(3, inputs=5)
