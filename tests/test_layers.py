@@ -40,12 +40,14 @@ ALLOWED = {
     "graph": {"backend", "decays", "errors", "ops", "tables", "where"},
     "masks": set(),
     "losses": {"errors", "masks"},
+    "variables": set(),
     "kfac": {
-        *("backend", "errors", "losses", "masks", "ops", "tables", "where"),
+        *("backend", "errors", "losses", "masks", "ops", "tables"),
+        *("variables", "where"),
     },
     "optimizers": {
         *("backend", "decays", "errors", "graph", "kfac", "losses", "ops"),
-        *("schedules", "where"),
+        *("schedules", "variables", "where"),
     },
 }
 # Whatever else there is stands above the optimizers.

@@ -12,6 +12,8 @@ from keras_wd.backend import devices
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.eigen_block import EigenBlock
 from keras_wd.ops import packed
+from keras_wd.variables import Given
+from keras_wd.variables import whole_layout
 
 
 class BlockState:
@@ -41,8 +43,9 @@ class BlockState:
                 [
                     add(
                         shape,
-                        _Value(np.zeros(shape, "float32")),
+                        Given(np.zeros(shape, "float32")),
                         dtype=dtype,
+                        layout=whole_layout(shape),
                         name=f"{name}_{key}",
                     )
                     for key, whole in block.factors().items()
@@ -53,8 +56,9 @@ class BlockState:
                 [
                     add(
                         part.shape,
-                        _Value(part),
+                        Given(part),
                         dtype=dtype,
+                        layout=whole_layout(part.shape),
                         name=f"{name}_{key}",
                     )
                     for key in block.kept_inverses()
@@ -64,7 +68,13 @@ class BlockState:
         count = (len(self.blocks),)
 
         def counter(name):
-            return add(count, "zeros", dtype="float32", name=name)
+            return add(
+                count,
+                "zeros",
+                dtype="float32",
+                layout=whole_layout(count),
+                name=name,
+            )
 
         self.updates = counter("curvature_updates")
         self.skipped = counter("curvature_skipped")
@@ -151,19 +161,6 @@ class BlockState:
                 self.read_factors(index), self.read_inverses(index)
             )
         )
-
-
-class _Value(keras.initializers.Initializer):
-    """An array as it is: JAX would compile zeros for every shape.
-
-    A function is no initializer where Keras divides a variable over devices.
-    """
-
-    def __init__(self, value: np.ndarray):
-        self._value = value
-
-    def __call__(self, shape, dtype=None):
-        return ops.convert_to_tensor(self._value, dtype=dtype)
 
 
 def _initial(block, key):

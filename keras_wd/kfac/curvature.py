@@ -330,12 +330,13 @@ def without_optimizer(
     """
     numbers = itertools.count()
 
-    def add_variable(shape, initializer, dtype, name):
+    def add_variable(shape, initializer, dtype, layout, name):
         return keras.Variable(
             initializer,
             shape=shape,
             dtype=dtype,
             trainable=False,
+            layout=layout,
             name=f"{name}_{next(numbers)}",
         )
 

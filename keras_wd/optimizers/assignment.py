@@ -10,6 +10,8 @@ from keras import ops
 from keras_wd.decays.decay import Decay
 from keras_wd.decays.shared_options import anchor_values
 from keras_wd.ops.precision import LOW_PRECISION
+from keras_wd.variables import Given
+from keras_wd.variables import whole_layout
 from keras_wd.where import path_of
 
 
@@ -26,7 +28,7 @@ def add_unrounded(
     return optimizer.add_variable(
         shape=variable.shape,
         dtype="float32",
-        layout=getattr(variable, "_layout", None),
+        layout=_layout_of(variable),
         name=f"{path_of(variable).replace('/', '_')}_unrounded",
     )
 
@@ -75,9 +77,9 @@ def add_anchors(
         variable = variables[position]
         anchors[position] = optimizer.add_variable(
             shape=variable.shape,
-            initializer=_given(value),
+            initializer=Given(value),
             dtype=variable.dtype,
-            layout=getattr(variable, "_layout", None),
+            layout=_layout_of(variable),
             name=f"{path_of(variable).replace('/', '_')}_{key}_anchor",
         )
     return anchors
@@ -99,13 +101,21 @@ def add_slots(
         for name, value in rule.slots(variable.shape).items():
             slots[position][name] = optimizer.add_variable(
                 shape=value.shape,
-                initializer=_given(value),
+                initializer=Given(value),
                 dtype="float64" if dtype == "float64" else "float32",
                 # Every replica finds the same from the same weights.
                 aggregation="only_first_replica",
+                layout=_layout_of(variable)
+                if tuple(value.shape) == tuple(variable.shape)
+                else whole_layout(value.shape),
                 name=f"{path}_{key}_{name}",
             )
     return slots
+
+
+def _layout_of(variable):
+    """How a variable is divided over devices; None where it is not."""
+    return getattr(variable, "_layout", None)
 
 
 def assign_slots(
@@ -115,13 +125,6 @@ def assign_slots(
     for name, variable in slots.items():
         value = ops.cast(values[name], variable.dtype)
         variable.assign(_gated(is_update, value, variable))
-
-
-def _given(value):
-    def initializer(shape, dtype=None):
-        return ops.convert_to_tensor(value, dtype=dtype)
-
-    return initializer
 
 
 def assign_weights(

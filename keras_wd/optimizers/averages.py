@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_wd import backend
+from keras_wd.variables import whole_layout
 from keras_wd.where import path_of
 
 _BITS = {
@@ -30,6 +31,7 @@ def _add_fingerprint(
         dtype="int",
         initializer="zeros",
         aggregation="only_first_replica",
+        layout=whole_layout(()),
         name=f"{path_of(variable).replace('/', '_')}_fingerprint",
     )
 

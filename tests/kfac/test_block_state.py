@@ -61,22 +61,3 @@ def test_packed_state_steps_and_is_saved_like_a_whole_one(
     ):
         np.testing.assert_array_equal(value(one), value(loaded))
         np.testing.assert_allclose(value(one), value(plain), atol=1e-5)
-
-
-@pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="Keras divides with JAX alone"
-)
-def test_variables_that_are_divided_when_they_are_made(monkeypatch):
-    """As Keras does where all devices together would take 250 MiB."""
-    monkeypatch.setattr(
-        "keras.src.backend.jax.core.should_shard_at_init",
-        lambda layout, shape: len(shape) > 1,
-    )
-    with keras.distribution.DataParallel(auto_shard_dataset=False).scope():
-        model = mlp(3, inputs=5)
-        model.compile(KFAC(), "mse")
-        model.optimizer.register(model, X)
-    state = model.optimizer._curvature.state
-    assert not any(value(v).any() for v in state.factors[0])
-    for inverse in state.inverses[0]:
-        np.testing.assert_array_equal(value(inverse), np.eye(inverse.shape[0]))
