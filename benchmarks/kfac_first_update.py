@@ -1,6 +1,6 @@
 """Seconds of K-FAC's first update of a large network, compiling included.
 
-    python -m benchmarks kfac_first_update [--networks ResNet50] [--no-jit]
+    python -m benchmarks kfac_first_update [--networks ResNet50] [--no_jit]
 
 For each network of keras.applications, on 64 x 64 images and a batch of 4: the
 first `train_on_batch` with Adam, and then, on the same weights, everything
@@ -70,7 +70,7 @@ def measured(name, jit_compile):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
-    parser.add_argument("--no-jit", action="store_true")
+    parser.add_argument("--no_jit", action="store_true")
     arguments = parser.parse_args()
     print(f"on {keras.backend.backend()}, jit_compile={not arguments.no_jit}")
     for name in arguments.networks:

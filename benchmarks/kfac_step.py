@@ -1,7 +1,7 @@
 """The time of a K-FAC step, beside kfac-jax's and plain SGD's.
 
     python -m benchmarks kfac_step --peer PYTHON [--network mlp-1024]
-        [--batch-size 512] [--curvature 1] [--inverses 10] [--cycles 9]
+        [--batch_size 512] [--curvature 1] [--inverses 10] [--cycles 9]
 
 PYTHON is an interpreter with kfac-jax 0.0.8 and jax < 0.7; without it only
 SGD is compared. Every side trains the same network on one batch, compiled, in
@@ -118,11 +118,11 @@ def main():
     parser.add_argument(
         "--network", default="mlp-1024", choices=kfac_networks.NETWORKS
     )
-    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--batch_size", type=int)
     parser.add_argument("--curvature", type=int, default=1)
     parser.add_argument("--inverses", type=int, default=10)
     parser.add_argument("--cycles", type=int, default=9)
-    parser.add_argument("--no-jit", action="store_true")
+    parser.add_argument("--no_jit", action="store_true")
     arguments = parser.parse_args()
     if arguments.batch_size is None:
         arguments.batch_size = kfac_networks.NETWORKS[arguments.network][0]
