@@ -170,7 +170,9 @@ class BlockInversion:
         """A matrix as it is inverted, and the mean of its diagonal, (...,)."""
         axes = block.packing.group_axes
         if self._by_numpy(block, shape):
-            factor = _whole(ops.convert_to_numpy(factor), shape, np)
+            factor = ops.convert_to_numpy(factor)
+            if packed.is_rectangle(shape):
+                factor = packed.lower_of_rectangle(factor)
             return factor, kronecker.mean_diagonal(factor, axes, np)
         size = self._sizes[shape[-1]] if len(shape) == 2 else shape[-1]
 

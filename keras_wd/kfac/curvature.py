@@ -81,6 +81,7 @@ class Curvature:
         self._layers: Any = None  # id of the model, layers, outputs
         self._measurements = {}
         self._inversion: tuple[bool, Inversion] | None = None
+        self._asked: tuple | None = None  # program of `fit`, loss weights
 
     def build(
         self,
@@ -194,7 +195,7 @@ class Curvature:
     def _program(self, model, loss):
         """The program for the loss the model is compiled with now."""
         chosen = getattr(model, "loss", None) if loss is None else loss
-        weights = None if loss is not None else loss_weights_of(model)
+        weights = None if loss is not None else self._loss_weights(model)
         jit_compile = getattr(model, "jit_compile", True)
         # The loss is kept so that its id stays its own.
         key = (id(chosen), repr(chosen), repr(weights), jit_compile)
@@ -214,6 +215,18 @@ class Curvature:
             )
             self._measurements[key] = (chosen, objective, program)
         return self._measurements[key][1:]
+
+    def _loss_weights(self, model):
+        """What `compile` was given, which takes a millisecond to ask Keras.
+
+        `compile` takes away the program of `fit`: while that stays, so do they.
+        """
+        fits = getattr(model, "train_function", None)
+        if fits is None:
+            return loss_weights_of(model)
+        if self._asked is None or self._asked[0] is not fits:
+            self._asked = fits, loss_weights_of(model)
+        return self._asked[1]
 
     def invert(self, damping: float, jit_compile: bool) -> None:
         """Renew the inverses from the averages.

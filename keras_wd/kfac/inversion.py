@@ -76,8 +76,10 @@ class Inversion:
                 break
         with self._scope():
             state.inversions.assign_add(done.astype("float32"))
-            state.retries.assign_add(retries)
-            state.failures.assign_add((~done).astype("float32"))
+            # Mostly there are none, and adding them takes as long as a matrix.
+            if retries.any():
+                state.retries.assign_add(retries)
+                state.failures.assign_add((~done).astype("float32"))
         return done
 
     def _inverted(self, wanted: Sequence[int], invert: Callable) -> Generator:

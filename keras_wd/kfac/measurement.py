@@ -218,7 +218,7 @@ class Measurement:
             # A weight that makes the average free of its start.
             rates = (1.0 - decay) / (1.0 - decay**updates)
         return [
-            ops.convert_to_tensor(rate if count > 1.0 else 1.0, dtype)
+            np.array(rate if count > 1.0 else 1.0, dtype)
             for rate, count, dtype in zip(
                 rates, updates, state.dtypes, strict=True
             )

@@ -83,7 +83,7 @@ def damped_inverse(
         damping: scalar or one number per group.
         group_axes: number of leading axes that count groups.
         inverse: function from a symmetric matrix to its inverse that returns
-            NaN where it is not positive definite.
+            NaN where it is not positive definite; it may overwrite the matrix.
         size: rows of a matrix that is filled up with zeros; its inverse is
             then filled up with the identity.
         xp: `keras.ops` or `numpy`.
@@ -109,12 +109,20 @@ def damped_inverse(
         return found, xp.logical_and(usable, all_finite(found, xp))
     if size is not None:
         diagonal = xp.where(xp.arange(rows) < size, diagonal, ones)
-    eye = xp.eye(rows, dtype=factor.dtype)
-    damped = factor + xp.expand_dims(diagonal, -1) * eye
-    found = inverse(damped)
+    damped = _with_diagonal(factor, diagonal, xp)
     # An infinite factor has a finite inverse, of zeros.
-    usable = xp.logical_and(all_finite(damped, xp), all_finite(found, xp))
-    return found, usable
+    finite = all_finite(damped, xp)
+    found = inverse(damped)
+    return found, xp.logical_and(finite, all_finite(found, xp))
+
+
+def _with_diagonal(factor, diagonal, xp):
+    if xp is ops:
+        eye = xp.eye(factor.shape[-1], dtype=factor.dtype)
+        return factor + xp.expand_dims(diagonal, -1) * eye
+    damped = factor.copy()
+    xp.einsum("...ii->...i", damped)[...] += diagonal
+    return damped
 
 
 def all_finite(tensor, xp=ops):

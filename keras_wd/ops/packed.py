@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 RECTANGLE_ABOVE = 512  # rows of the largest matrix that is kept whole
@@ -71,6 +72,21 @@ def from_rectangle(packed, xp=ops):
     above = xp.concatenate([a, xp.transpose(c)], axis=1)
     below = xp.concatenate([c, b], axis=1)
     return xp.concatenate([above, below], axis=0)
+
+
+def lower_of_rectangle(packed: np.ndarray) -> np.ndarray:
+    """The matrix of `rectangle` on and below its diagonal, (n, n).
+
+    Above it are other numbers of the matrix: no half is written twice.
+    """
+    last, first = (packed.shape[0] - 1) // 2, packed.shape[1]
+    even = int(first == last)
+    matrix = np.empty((first + last,) * 2, packed.dtype)
+    matrix[first:, :first] = packed[:last]
+    matrix[:first, :first] = packed[last + even :]
+    matrix[first:, first:] = packed[last : 2 * last, 1 - even :].T
+    matrix[:first, first:] = 0.0
+    return matrix
 
 
 def _halves(rows):

@@ -144,48 +144,59 @@ def inverse_by_numpy(matrix: np.ndarray) -> np.ndarray:
     The same as `inverse`, of floats; NaN throughout where some matrix is not
     positive definite.
 
+    Args:
+        matrix: overwritten by the result. What is above the diagonal is not
+            read.
+
     >>> import numpy as np
     >>> inverse_by_numpy(np.array([[2.0, 1.0], [1.0, 2.0]])).round(3).tolist()
     [[0.667, -0.333], [-0.333, 0.667]]
     """
-    root, inverse = np.zeros_like(matrix), np.empty_like(matrix)
     try:
-        _fill_root(matrix, root)
+        _to_root(matrix)
     except np.linalg.LinAlgError:
-        return np.full_like(matrix, np.nan)
-    _fill_gram(root, inverse)
-    return inverse
+        matrix[...] = np.nan
+        return matrix
+    _to_gram(matrix)
+    return matrix
 
 
-def _fill_root(matrix, root):
-    """`inverse_root`, into an array of zeros."""
-    size = matrix.shape[-1]
-    if size <= NUMPY_LEAF:
-        root[...] = np.linalg.inv(np.linalg.cholesky(matrix))
+def _to_root(matrix):
+    """`inverse_root`, in place."""
+    if matrix.shape[-1] <= NUMPY_LEAF:
+        matrix[...] = np.linalg.inv(np.linalg.cholesky(matrix))
         return
-    half = _first_part(size, NUMPY_LEAF)
-    first, last = root[..., :half, :half], root[..., half:, half:]
-    _fill_root(matrix[..., :half, :half], first)
-    mixed = matrix[..., half:, :half] @ first.swapaxes(-1, -2)
+    first, above, below, last = _four_parts(matrix)
+    _to_root(first)
+    mixed = below @ first.swapaxes(-1, -2)
     # NumPy takes half the time for a product with the array's own transpose.
-    rest = matrix[..., half:, half:] - mixed @ mixed.swapaxes(-1, -2)
-    _fill_root(rest, last)
-    root[..., half:, :half] = -(last @ (mixed @ first))
+    last -= mixed @ mixed.swapaxes(-1, -2)
+    _to_root(last)
+    np.negative(last @ (mixed @ first), out=below)
+    above[...] = 0.0
 
 
-def _fill_gram(root, gram):
-    """`gram_of_lower`, into an array."""
-    size = root.shape[-1]
-    if size <= NUMPY_LEAF:
-        gram[...] = root.swapaxes(-1, -2) @ root
+def _to_gram(root):
+    """`gram_of_lower`, in place."""
+    if root.shape[-1] <= NUMPY_LEAF:
+        root[...] = root.swapaxes(-1, -2) @ root
         return
-    half = _first_part(size, NUMPY_LEAF)
-    below, last = root[..., half:, :half], root[..., half:, half:]
-    _fill_gram(root[..., :half, :half], gram[..., :half, :half])
-    _fill_gram(last, gram[..., half:, half:])
-    gram[..., :half, :half] += below.swapaxes(-1, -2) @ below
-    gram[..., half:, :half] = last.swapaxes(-1, -2) @ below
-    gram[..., :half, half:] = gram[..., half:, :half].swapaxes(-1, -2)
+    first, above, below, last = _four_parts(root)
+    _to_gram(first)
+    first += below.swapaxes(-1, -2) @ below
+    below[...] = last.swapaxes(-1, -2) @ below
+    above[...] = below.swapaxes(-1, -2)
+    _to_gram(last)
+
+
+def _four_parts(matrix):
+    half = _first_part(matrix.shape[-1], NUMPY_LEAF)
+    return (
+        matrix[..., :half, :half],
+        matrix[..., :half, half:],
+        matrix[..., half:, :half],
+        matrix[..., half:, half:],
+    )
 
 
 def _first_part(size, leaf):

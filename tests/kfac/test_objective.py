@@ -436,16 +436,18 @@ def test_reduce_of_convolutions_and_embeddings():
 def test_compiling_again_measures_the_new_loss():
     model = mlp(3)
     optimizer = KFAC(0.1, estimator="fisher_exact", curvature_decay=0.0)
-    loss = MSE()
-    for weight, reduction in ((1.0, "mean"), (4.0, "mean"), (4.0, "sum")):
-        loss = MSE() if reduction == "mean" else MSE(reduction="sum")
+    mean, total = MSE(), MSE(reduction="sum")
+    for weight, loss in ((1.0, mean), (4.0, mean), (4.0, total)):
         model.compile(optimizer, loss, loss_weights=[weight])
-        optimizer.update_curvature(model, X, invert=False)
-        (found,) = optimizer.factors().values()
-        scale = weight * (6 if reduction == "sum" else 1)
-        np.testing.assert_allclose(
-            found["output_factor"], scale * np.eye(3) * 2 / 3, rtol=1e-5
-        )
+        # Before and after there is a program of `fit`.
+        for _ in range(2):
+            optimizer.update_curvature(model, X)
+            (found,) = optimizer.factors().values()
+            scale = weight * (6 if loss is total else 1)
+            np.testing.assert_allclose(
+                found["output_factor"], scale * np.eye(3) * 2 / 3, rtol=1e-5
+            )
+            model.train_on_batch(X, Y)
 
 
 def test_kl_clip_on_float64(float64):

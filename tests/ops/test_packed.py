@@ -35,6 +35,9 @@ def test_a_rectangle_has_half_the_entries_and_is_the_matrix(size):
     np.testing.assert_array_equal(back, matrix)
     back = packed.from_rectangle(ops.convert_to_numpy(found), np)
     np.testing.assert_array_equal(back, matrix)
+    back = packed.lower_of_rectangle(ops.convert_to_numpy(found))
+    np.testing.assert_array_equal(np.tril(back), np.tril(matrix))
+    assert np.isin(back, [*matrix.flat, 0.0]).all()
 
 
 @pytest.mark.parametrize("size", [4, 5, 9, 14])
