@@ -93,11 +93,13 @@ class BlockState:
         return int(ops.convert_to_numpy(found))
 
     def kept(self, index: int, values: Sequence) -> list:
-        """Whole factors of a block, and its moments, as they are kept."""
+        """Factors of a block, whole or kept, and its moments, as kept."""
         shapes = [*self.blocks[index].factors().values()]
         return [
             packed.rectangle(value)
-            if i < len(shapes) and packed.is_rectangle(shapes[i])
+            if i < len(shapes)
+            and packed.is_rectangle(shapes[i])
+            and tuple(value.shape) == tuple(shapes[i])
             else value
             for i, value in enumerate(values)
         ]

@@ -20,6 +20,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd.kfac.weight_matrix import Packing
+from keras_wd.kfac.weight_matrix import in_shape
 from keras_wd.ops import kronecker
 from keras_wd.ops import packed
 
@@ -298,7 +299,8 @@ class ScaleShiftBlock(Block):
     def multiply(self, factors: Sequence, values: Sequence) -> list:
         """The matrix of every unit times its values."""
         (entries,) = factors
-        flat = [ops.reshape(value, (-1,)) for value in values]
+        units = (math.prod(self.shape),)
+        flat = [in_shape(value, units) for value in values]
         if len(flat) == 1:
             products = [entries[0] * flat[0]]
         else:
@@ -307,7 +309,7 @@ class ScaleShiftBlock(Block):
                 scale * flat[0] + beside * flat[1],
                 beside * flat[0] + shift * flat[1],
             ]
-        return [ops.reshape(product, self.shape) for product in products]
+        return [in_shape(product, self.shape) for product in products]
 
     def trace(self, factors: Sequence):
         """The sum of the diagonal entries."""

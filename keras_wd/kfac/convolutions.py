@@ -44,7 +44,7 @@ class ConvReader(MatrixReader):
             packing.groups,
         )
         if not packing.group_axes:
-            return patches[0]
+            return patches
         return ops.transpose(patches, (1, 0, 2))
 
     def places(self, layer: keras.Layer, inputs, gradient) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ from keras_wd.backend import autodiff
 from keras_wd.kfac.block_state import BlockState
 from keras_wd.kfac.inversion import Inversion
 from keras_wd.kfac.measurement import Measurement
+from keras_wd.kfac.moments import added
 from keras_wd.kfac.objective import Objective
 from keras_wd.kfac.registration import Registration
 from keras_wd.kfac.registration import Seen
@@ -281,7 +282,7 @@ class Curvature:
         """
         dtypes = self.state.dtypes
         widest = "float64" if "float64" in dtypes else "float32"
-        quadratic = sum(
+        quadratic = added(
             ops.cast(ops.sum(ops.cast(gradients[i], step.dtype) * step), widest)
             for i, step in steps.items()
         )

@@ -15,6 +15,7 @@ from keras_wd.backend import autodiff
 from keras_wd.kfac.block_state import BlockState
 from keras_wd.kfac.estimators import cotangents
 from keras_wd.kfac.interception import intercepted
+from keras_wd.kfac.moments import added
 from keras_wd.kfac.objective import Importance
 from keras_wd.kfac.objective import Objective
 from keras_wd.kfac.readers import Rows
@@ -191,7 +192,7 @@ class Measurement:
         ]
         # A sum is finite if all it adds is, and costs one operation.
         finite = [
-            ops.logical_and(ops.isfinite(sum(map(ops.sum, own))), usable)
+            ops.logical_and(ops.isfinite(added(map(ops.sum, own))), usable)
             for own in statistics
         ]
         for index, factors in enumerate(statistics):

@@ -1,15 +1,27 @@
 """Second moments of the rows that enter or leave a layer."""
 
+import functools
+import operator
+from collections.abc import Iterable
 from collections.abc import Sequence
 
 from keras import ops
 
+from keras_wd.ops.packed import is_rectangle
+from keras_wd.ops.packed import rectangle_of_gram
 from keras_wd.ops.symmetric import gram
+
+
+def added(tensors: Iterable):
+    """Their sum; that of Python begins with a 0, which costs operations."""
+    return functools.reduce(operator.add, tensors)
 
 
 def flat_rows(tensor, dtype: str):
     """(..., n) as (rows, n), in the dtype of the factors."""
-    return ops.cast(ops.reshape(tensor, (-1, tensor.shape[-1])), dtype)
+    if len(tensor.shape) != 2:
+        tensor = ops.reshape(tensor, (-1, tensor.shape[-1]))
+    return ops.cast(tensor, dtype)
 
 
 def second_moment(rows, diagonal: bool):
@@ -27,6 +39,14 @@ def second_moment(rows, diagonal: bool):
     if len(rows.shape) == 2:
         return gram(rows)
     return gram(ops.transpose(rows, (1, 0, 2)))
+
+
+def kept_moment(rows, diagonal: bool):
+    """`second_moment` as it is kept, a large one as a rectangle."""
+    size = rows.shape[-1]
+    if diagonal or len(rows.shape) > 2 or not is_rectangle((size, size)):
+        return second_moment(rows, diagonal)
+    return rectangle_of_gram(rows)
 
 
 def with_constant(moment, sums, count):
@@ -48,6 +68,11 @@ def with_constant(moment, sums, count):
     return ops.concatenate([above, below], axis=-2)
 
 
+def with_one(rows):
+    """Rows that end in a 1."""
+    return ops.concatenate([rows, ops.ones_like(rows[..., :1])], axis=-1)
+
+
 def weighed(rows, weights):
     """Rows times the root of their weights, (rows, n) or (rows, groups, n)."""
     missing = (1,) * (len(rows.shape) - 1)
@@ -58,35 +83,46 @@ def weighed(rows, weights):
 def input_factor(uses: Sequence, bias: bool, diagonal: bool):
     """A: the mean of `a a^T` over the rows of all uses of a layer.
 
+    It may be whole or as it is kept.
+
     Args:
         uses: pairs of rows and of their weights, None where all are one.
         bias: whether a final 1 belongs to every row.
         diagonal: the diagonal only.
     """
-    total = sums = count = 0.0
+    if bias and all(rows.shape[0] <= rows.shape[-1] for rows, _ in uses):
+        # A copy of few rows takes less than one of the moment.
+        uses = [(with_one(rows), weights) for rows, weights in uses]
+        bias = False
+    moment = second_moment if bias else kept_moment
+    moments, sums, counts = [], [], []
     for rows, weights in uses:
         if weights is None:
-            count = count + rows.shape[0]
-            total = total + second_moment(rows, diagonal)
+            counts.append(float(rows.shape[0]))
+            moments.append(moment(rows, diagonal))
             if bias:
-                sums = sums + ops.sum(rows, axis=0)
+                sums.append(ops.sum(rows, axis=0))
             continue
         weights = ops.cast(weights, rows.dtype)
         scaled = weighed(rows, weights)
-        count = count + ops.sum(weights)
-        total = total + second_moment(scaled, diagonal)
+        counts.append(ops.sum(weights))
+        moments.append(moment(scaled, diagonal))
         if bias:
-            sums = sums + ops.sum(weighed(scaled, weights), axis=0)
+            sums.append(ops.sum(weighed(scaled, weights), axis=0))
+    total, count = added(moments), added(counts)
     if bias:
-        total = with_constant(total, sums, count)
+        total = with_constant(total, added(sums), count)
     if isinstance(count, float):
         return total / count
     return ops.divide_no_nan(total, count)
 
 
 def output_factor(uses: Sequence, loss_elements, diagonal: bool):
-    """S: the sum of `g g^T` over the rows of all uses, per loss element."""
-    total = sum(second_moment(rows, diagonal) for rows in uses)
+    """S: the sum of `g g^T` over the rows of all uses, per loss element.
+
+    It may be whole or as it is kept.
+    """
+    total = added(kept_moment(rows, diagonal) for rows in uses)
     return total / ops.cast(loss_elements, total.dtype)
 
 
@@ -132,7 +168,7 @@ def in_basis(rows, basis, constant: bool = False):
     if basis is None:
         if not constant:
             return rows
-        return ops.concatenate([rows, ops.ones_like(rows[..., :1])], axis=-1)
+        return with_one(rows)
     below = None
     if constant:
         basis, below = basis[..., :-1, :], basis[..., -1, :]

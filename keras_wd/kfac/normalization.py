@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from keras_wd.kfac import moments
 from keras_wd.kfac.blocks import Block
 from keras_wd.kfac.blocks import ScaleShiftBlock
 from keras_wd.kfac.readers import Reader
@@ -36,10 +37,12 @@ class NormalizationReader(Reader):
         return [v for v in self._parameters(layer) if v is not None]
 
     def _broadcast(self, layer, parameter, like):
-        shape = [1] * len(like.shape)
-        for axis in self._axes(layer, like):
-            shape[axis] = like.shape[axis]
-        return ops.cast(ops.reshape(parameter, shape), like.dtype)
+        parameter = ops.cast(parameter, like.dtype)
+        rank, axes = len(like.shape), self._axes(layer, like)
+        if axes == [*range(rank - len(parameter.shape), rank)]:
+            return parameter
+        shape = [like.shape[i] if i in axes else 1 for i in range(rank)]
+        return ops.reshape(parameter, shape)
 
     def _axes(self, layer, like):
         axes = layer.axis
@@ -56,6 +59,10 @@ class NormalizationReader(Reader):
         if shift is not None:
             outputs = outputs + self._broadcast(layer, shift, outputs)
         return tap(outputs), normalized
+
+    def look(self, layer: keras.Layer, call: Callable, inputs) -> tuple:
+        """Outputs have the shape of the inputs, which tell nothing."""
+        return ops.cast(inputs, layer.compute_dtype), None
 
     def block(
         self,
@@ -87,28 +94,36 @@ class NormalizationReader(Reader):
     ) -> list:
         """Moments of the gradients of every example."""
         scale, shift = self._parameters(layer)
-        total = 0.0
+        totals = []
         for uses in gradients:
-            by_scale = by_shift = 0.0
-            for normalized, gradient in zip(seen, uses, strict=True):
-                gradient = ops.cast(gradient, dtype)
-                product = gradient * ops.cast(normalized, dtype)
-                by_scale = by_scale + self._per_example(layer, product)
-                by_shift = by_shift + self._per_example(layer, gradient)
+            uses = [ops.cast(gradient, dtype) for gradient in uses]
             entries = []
             if scale is not None:
+                by_scale = moments.added(
+                    self._per_example(layer, g * ops.cast(normalized, dtype))
+                    for normalized, g in zip(seen, uses, strict=True)
+                )
                 entries.append(by_scale * by_scale)
             if shift is not None:
+                by_shift = moments.added(
+                    self._per_example(layer, g) for g in uses
+                )
                 entries.append(by_shift * by_shift)
             if len(entries) == 2:
                 entries.append(by_scale * by_shift)
-            total = total + ops.sum(ops.stack(entries), axis=1)
-        return [total / ops.cast(loss_elements, dtype)]
+            totals.append(ops.sum(ops.stack(entries), axis=1))
+        return [moments.added(totals) / ops.cast(loss_elements, dtype)]
 
     def _per_example(self, layer, tensor):
         """(batch, units): summed over every axis that is not of the units."""
         units = self._axes(layer, tensor)
         rest = [a for a in range(1, len(tensor.shape)) if a not in units]
-        tensor = ops.transpose(tensor, [0, *rest, *units])
-        tensor = ops.sum(tensor, axis=list(range(1, 1 + len(rest))))
+        if rest:
+            tensor = ops.sum(tensor, axis=rest)
+        if len(units) == 1:
+            return tensor
+        order = sorted(units)
+        tensor = ops.transpose(
+            tensor, [0, *(1 + order.index(u) for u in units)]
+        )
         return ops.reshape(tensor, (tensor.shape[0], -1))

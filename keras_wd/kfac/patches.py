@@ -40,13 +40,14 @@ def extract_patches(
         groups: of channels that follow each other.
 
     Returns:
-        (groups, batch * output places, places in the kernel * channels of a
-        group), the places in row-major order, as in a Keras kernel.
+        (batch * output places, places in the kernel * channels), the places in
+        row-major order, as in a Keras kernel; of several groups (groups,
+        batch * output places, places in the kernel * channels of a group).
 
     >>> from keras import ops
     >>> row = ops.reshape(ops.arange(4.0), (1, 4, 1))
     >>> patches = extract_patches(row, (2,), (1,), "valid", (1,))
-    >>> ops.convert_to_numpy(patches)[0].tolist()
+    >>> ops.convert_to_numpy(patches).tolist()
     [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0]]
     """
     axes = [
@@ -60,15 +61,20 @@ def extract_patches(
         images = ops.pad(images, [(0, 0), *amounts, (0, 0)])
     *spatial, channels = images.shape[1:]
     own = channels // groups
-    pixels = ops.reshape(images, (-1, math.prod(spatial), groups, own))
-    # Groups go first before there are copies of pixels; XLA is slow otherwise.
-    pixels = ops.transpose(pixels, (2, 0, 1, 3))
     starts = _numbers([steps for _, _, steps in axes], strides, spatial)
     offsets = _numbers(kernel_size, dilation_rate, spatial)
     places = starts[:, None] + offsets
-    if places.size != math.prod(spatial) or places.shape[1] > 1:
-        pixels = ops.take(pixels, places.reshape(-1), axis=2)
-    return ops.reshape(pixels, (groups, -1, places.shape[1] * own))
+    in_order = places.size == math.prod(spatial) and places.shape[1] == 1
+    leading = (groups,) if groups > 1 else ()
+    if not (in_order and groups == 1):
+        images = ops.reshape(images, (-1, math.prod(spatial), *leading, own))
+    if groups > 1:
+        # They go first before there are copies of pixels; XLA is slow
+        # otherwise.
+        images = ops.transpose(images, (2, 0, 1, 3))
+    if not in_order:
+        images = ops.take(images, places.reshape(-1), axis=-2)
+    return ops.reshape(images, (*leading, -1, places.shape[1] * own))
 
 
 def _numbers(counts, distances, spatial):

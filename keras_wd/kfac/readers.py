@@ -47,6 +47,16 @@ class Reader(abc.ABC):
             tap: function to pass the output before the activation through.
         """
 
+    def look(self, layer: keras.Layer, call: Callable, inputs) -> tuple:
+        """What `run` returns, to find the blocks; the shapes are enough.
+
+        Args:
+            layer: the layer.
+            call: as in `run`.
+            inputs: as in `run`.
+        """
+        return self.run(layer, call, inputs, lambda outputs: outputs)
+
     @abc.abstractmethod
     def block(
         self,
@@ -62,7 +72,7 @@ class Reader(abc.ABC):
             layer: the layer.
             name: the block's name.
             positions: of those of `variables` that the optimizer has.
-            seen: what `run` returned of the inputs.
+            seen: what `look` returned of the inputs.
             limit: larger factors are diagonal.
         """
 
@@ -78,6 +88,8 @@ class Reader(abc.ABC):
         rows: Sequence,
     ) -> list:
         """The batch's factors, from every use of the layer.
+
+        Whole, or large ones as `keras_wd.ops.packed.rectangle` keeps them.
 
         Args:
             layer: the layer.

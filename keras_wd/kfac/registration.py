@@ -62,7 +62,7 @@ def survey(model: keras.Model, x) -> tuple[list[Seen], object]:
         if in_loop:
             outputs, inputs = call(inputs), None
         else:
-            outputs, inputs = reader.run(layer, call, inputs, lambda y: y)
+            outputs, inputs = reader.look(layer, call, inputs)
         seen = found.setdefault(id(layer), Seen(layer, reader, inputs))
         seen.uses += 1
         seen.in_loop |= in_loop

@@ -8,6 +8,13 @@ from typing import Any
 from keras import ops
 
 
+def in_shape(tensor, shape: Sequence[int]):
+    """The tensor in that shape; no operation where it has it."""
+    if tuple(tensor.shape) == tuple(shape):
+        return tensor
+    return ops.reshape(tensor, shape)
+
+
 @dataclasses.dataclass(frozen=True)
 class Packing:
     """A kernel and its bias as a matrix, (groups, inputs, outputs).
@@ -78,12 +85,10 @@ class Packing:
 
     def pack(self, kernel, bias=None):
         """The matrix of a kernel and a bias, or of their gradients."""
-        matrix = kernel
-        if self.split != self.kernel:
-            matrix = ops.reshape(matrix, self.split)
+        matrix = in_shape(kernel, self.split)
         if self.axes != tuple(range(len(self.axes))):
             matrix = ops.transpose(matrix, self.axes)
-        matrix = ops.reshape(matrix, self._shape(self.inputs))
+        matrix = in_shape(matrix, self._shape(self.inputs))
         if self.bias is None:
             return matrix
         row = ops.reshape(bias, self._shape(1))
@@ -92,11 +97,11 @@ class Packing:
     def unpack(self, matrix) -> list:
         """The inverse of `pack`: the kernel, and the bias if there is one."""
         kernel = matrix if self.bias is None else matrix[..., : self.inputs, :]
-        kernel = ops.reshape(kernel, [self.split[axis] for axis in self.axes])
+        kernel = in_shape(kernel, [self.split[axis] for axis in self.axes])
         if self.axes != tuple(range(len(self.axes))):
             order = [self.axes.index(axis) for axis in range(len(self.axes))]
             kernel = ops.transpose(kernel, order)
-        kernel = ops.reshape(kernel, self.kernel)
+        kernel = in_shape(kernel, self.kernel)
         if self.bias is None:
             return [kernel]
         return [kernel, ops.reshape(matrix[..., self.inputs :, :], self.bias)]

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_wd.ops import symmetric
+
 RECTANGLE_ABOVE = 512  # rows of the largest matrix that is kept whole
 SPLIT_ABOVE = 1536  # rows of the largest block that is not split
 
@@ -48,11 +50,28 @@ def rectangle(matrix):
     Source: Gustavson, Wasniewski, Dongarra and Langou, 2010, "Rectangular
     Full Packed Format for Cholesky's Algorithm".
     """
-    first, last, even = _halves(matrix.shape[-1])
-    a, b = ops.tril(matrix[:first, :first]), ops.triu(matrix[first:, first:])
-    triangles = ops.pad(a, ((even, 0), (0, 0)))
-    triangles = triangles + ops.pad(b, ((0, 1), (1 - even, 0)))
-    return ops.concatenate([matrix[first:, :first], triangles], axis=0)
+    first, _, _ = _halves(matrix.shape[-1])
+    return _of_parts(
+        matrix[:first, :first], matrix[first:, first:], matrix[first:, :first]
+    )
+
+
+def rectangle_of_gram(x):
+    """The rectangle of `x^T x`, which is not put together; x is (rows, n)."""
+    first, _, _ = _halves(x.shape[-1])
+    left, right = x[:, :first], x[:, first:]
+    return _of_parts(
+        symmetric.gram(left),
+        symmetric.gram(right),
+        symmetric.products(right, left),
+    )
+
+
+def _of_parts(a, b, c):
+    even = int(a.shape == b.shape)
+    triangles = ops.pad(ops.tril(a), ((even, 0), (0, 0)))
+    triangles = triangles + ops.pad(ops.triu(b), ((0, 1), (1 - even, 0)))
+    return ops.concatenate([c, triangles], axis=0)
 
 
 def from_rectangle(packed, xp=ops):

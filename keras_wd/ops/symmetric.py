@@ -32,12 +32,15 @@ def gram(x):
     rows, size = x.shape[-2:]
     # Of few rows, putting the result together takes longer than half of it.
     if min(rows, size) <= LEAF:
-        return ops.matmul(_transposed(x), x)
+        return products(x, x)
     half = _first_part(size, LEAF)
     left, right = x[..., :half], x[..., half:]
-    return _symmetric(
-        gram(left), ops.matmul(_transposed(left), right), gram(right)
-    )
+    return _symmetric(gram(left), products(left, right), gram(right))
+
+
+def products(x, y):
+    """`x^T y`, (..., n, m); one operation where a transpose is another."""
+    return ops.einsum("...ri,...rj->...ij", x, y)
 
 
 def gram_of_lower(root):
