@@ -280,6 +280,8 @@ class Curvature:
             learning_rate: that will multiply the steps.
             kl_clip: what `learning_rate^2 * sum g^T C^-1 g` may be at most.
         """
+        if not steps:
+            return steps
         dtypes = self.state.dtypes
         widest = "float64" if "float64" in dtypes else "float32"
         quadratic = added(

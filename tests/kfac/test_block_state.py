@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
+from keras_wd.kfac import moments
 from keras_wd.ops import packed
 from keras_wd.optimizers.kfac import KFAC
 from tests.kfac.running import array
@@ -61,3 +63,38 @@ def test_packed_state_steps_and_is_saved_like_a_whole_one(
     ):
         np.testing.assert_array_equal(value(one), value(loaded))
         np.testing.assert_allclose(value(one), value(plain), atol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [3, 6])
+def test_a_moment_is_that_of_its_rows_however_it_is_kept(
+    rows, bias, weighted, monkeypatch
+):
+    monkeypatch.setattr(packed, "RECTANGLE_ABOVE", 1)
+    x = array(0, rows, 4)
+    weights = np.abs(array(1, rows)) if weighted else np.ones(rows, "float32")
+    uses = [(x, weights if weighted else None), (2 * x, None)]
+    tensors = [
+        [None if one is None else ops.convert_to_tensor(one) for one in use]
+        for use in uses
+    ]
+    found = moments.input_factor(tensors, bias, diagonal=False)
+    # A copy with a final 1 is made of few rows only.
+    assert (found.shape[0] == found.shape[1]) == (bias and rows == 6)
+    if found.shape[0] != found.shape[1]:
+        found = packed.from_rectangle(found)
+    ones = np.ones((rows, int(bias)))
+    a = np.concatenate(
+        [np.concatenate([x, ones], 1), np.concatenate([2 * x, ones], 1)]
+    )
+    c = np.concatenate([weights, np.ones(rows)])
+    expected = (a * c[:, None]).T @ a / c.sum()
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), expected, rtol=1e-5, atol=1e-6
+    )
+    found = moments.output_factor([ops.convert_to_tensor(x)], 5.0, False)
+    found = packed.from_rectangle(found)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), x.T @ x / 5, rtol=1e-5, atol=1e-6
+    )

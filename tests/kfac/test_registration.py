@@ -167,6 +167,18 @@ def test_layer_with_lora_takes_the_plain_gradient_and_says_so():
     assert reasons == {"its Dense is adapted by LoRA"}
 
 
+def test_a_step_of_variables_without_blocks_alone():
+    model = mlp(4, 3)
+    model.layers[0].enable_lora(2)
+    optimizer = KFAC(0.5, momentum=0.0, seed=0)
+    model.compile(optimizer, "mse", jit_compile=False)
+    optimizer.update_curvature(model, array(0, 2, 3))
+    plain = next(v for v in model.trainable_variables if "lora" in v.path)
+    before = value(plain)
+    optimizer.apply([ops.ones(plain.shape)], [plain])
+    np.testing.assert_allclose(value(plain), before - 0.5, rtol=1e-6)
+
+
 def test_nothing_known_is_an_error():
     model = functional(lambda x: layers.Conv1DTranspose(2, 2)(x), (3, 4))
     with pytest.raises(ValueError, match="must have a layer that K-FAC knows"):
