@@ -22,6 +22,9 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
+from keras_wd.kfac.batch_tensors import check_examples
+from keras_wd.kfac.batch_tensors import is_wide
+from keras_wd.kfac.batch_tensors import tensors
 from keras_wd.kfac.block_state import BlockState
 from keras_wd.kfac.inversion import Inversion
 from keras_wd.kfac.measurement import Measurement
@@ -147,7 +150,7 @@ class Curvature:
             )
         variables = [by_id[key] for key in self._ids]
         positions = {key: i for i, key in enumerate(self._ids)}
-        x = _tensors(x, is_wide(model))
+        x = tensors(x, is_wide(model))
         with self.seconds.of("registration"):
             found, layers, outputs = register(
                 model,
@@ -178,8 +181,8 @@ class Curvature:
         """Move the averages by the curvature of one batch."""
         x, y, sample_weight = batch
         wide = is_wide(model)
-        x, sample_weight = _tensors(x, wide), _tensors(sample_weight, wide)
-        _check_examples(x)
+        x, sample_weight = tensors(x, wide), tensors(sample_weight, wide)
+        check_examples(x)
         self.register(model, x)
         objective, program = self._program(model, loss)
         if not objective.uses_labels:
@@ -189,7 +192,7 @@ class Curvature:
                 "`y` must be given for a loss with `ignore_class` and for "
                 f"estimator={self.settings.estimator!r}. Received: y=None."
             )
-        batch = (x, _tensors(y, wide), sample_weight)
+        batch = (x, tensors(y, wide), sample_weight)
         with self.seconds.of("curvature", program):
             program(batch, first_pass)
 
@@ -361,45 +364,3 @@ def without_optimizer(
     )
     curvature.build(variables)
     return curvature
-
-
-def _check_examples(x):
-    shapes = [tuple(part.shape) for part in keras.tree.flatten(x)]
-    if any(shape and shape[0] == 0 for shape in shapes):
-        raise ValueError(
-            "`x` must have at least one example. Received: inputs of shape "
-            f"{', '.join(map(str, shapes))}."
-        )
-
-
-def is_wide(model):
-    """Whether the model computes in float64."""
-    return any(
-        keras.backend.standardize_dtype(variable.dtype) == "float64"
-        for variable in model.trainable_variables
-    )
-
-
-def _tensors(structure, wide=False):
-    """Arrays as tensors, floats in Keras's float type as in `fit`.
-
-    Args:
-        structure: of arrays.
-        wide: whether float64 stays float64.
-    """
-    if structure is None:
-        return None
-
-    def convert(array):
-        if array is None:
-            return None
-        if ops.is_tensor(array):
-            return autodiff.dense(array)
-        array = np.asarray(array)
-        if array.dtype.kind != "f":
-            return ops.convert_to_tensor(array)
-        keep = wide and array.dtype == "float64"
-        dtype = "float64" if keep else keras.config.floatx()
-        return ops.convert_to_tensor(array, dtype=dtype)
-
-    return keras.tree.map_structure(convert, structure)

@@ -12,7 +12,7 @@ from keras_wd.errors import check_choice
 from keras_wd.errors import check_count
 from keras_wd.errors import check_name
 from keras_wd.errors import check_seed
-from keras_wd.kfac.curvature import is_wide
+from keras_wd.kfac.batch_tensors import is_wide
 from keras_wd.metrics.probing import batches_of
 from keras_wd.metrics.probing import checked_inputs
 from keras_wd.metrics.probing import count_examples

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_wd.backend import autodiff
-from keras_wd.kfac.curvature import is_wide
+from keras_wd.kfac.batch_tensors import is_wide
 
 _PROGRAMS = "_keras_wd_programs"
 _OUTPUT_SHAPES = "_keras_wd_output_shapes"
